@@ -1,0 +1,407 @@
+"""Robot contract and task: the one description that every node reads.
+
+A contract says what the policy sees (state vector, cameras), what it may do (action
+space) and where the arm may go (box, home, limits). A task adds its own state entries,
+success, reward terms and scene. No ROS import: tests and tools use it as plain Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ACTION_TYPES = ("ee_delta", "joint_delta", "joint_position")
+EE_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+
+
+class ContractError(ValueError):
+    """A contract or task file that does not fit; the message says what, where and what would be right."""
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One number of the state vector.
+
+    Attributes:
+        name: Unique name, used by reward terms and datasets.
+        topic: Topic (relative) whose newest message holds the value.
+        field: Path in the message; on a JointState also `position[joint]`, `tip.x`.
+        unit: SI unit, for people and datasets.
+        minus: Name of an earlier entry that is subtracted, or "".
+    """
+
+    name: str
+    topic: str
+    field: str
+    unit: str
+    minus: str = ""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera the policy sees.
+
+    Attributes:
+        topic: Image topic (relative).
+        size: Height and width in pixels after resizing.
+        crop: x, y, width, height in the published image, or None for all of it.
+    """
+
+    topic: str
+    size: tuple[int, int]
+    crop: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What an action means.
+
+    Attributes:
+        type: One of ee_delta, joint_delta, joint_position.
+        names: Components in order.
+        scale: SI amount that an action of 1 moves in one control period, per component
+            (deltas only; for joint_position the joint limits are the range and this is 1).
+    """
+
+    type: str
+    names: tuple[str, ...]
+    scale: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Whereabouts of the robot model: `package` (ROS or Python), `urdf` glob inside it, frames."""
+
+    package: str
+    urdf: str
+    tip_frame: str
+    base_frame: str = "base_link"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Robot contract, joined with the state entries of a task.
+
+    Attributes:
+        robot: Name.
+        model: Where the URDF is and which frames matter.
+        control_rate: Ticks of the loop, Hz.
+        joints: Joint names in the order of every joint vector (arm, then gripper).
+        gripper_joint: The joint that opens and closes.
+        max_joint_speed: rad/s that no command exceeds.
+        state: State vector in order.
+        cameras: Cameras by name, in order.
+        action: Action space.
+        box_min: Lower bounds of the tip in base_frame, m.
+        box_max: Upper bounds of the tip in base_frame, m.
+        home: Joint positions (rad) in the order of `joints`.
+    """
+
+    robot: str
+    model: Model
+    control_rate: float
+    joints: tuple[str, ...]
+    gripper_joint: str
+    max_joint_speed: float
+    state: tuple[StateEntry, ...]
+    cameras: dict[str, Camera]
+    action: ActionSpace
+    box_min: tuple[float, float, float]
+    box_max: tuple[float, float, float]
+    home: tuple[float, ...]
+
+    @property
+    def period(self) -> float:
+        """Control period in seconds."""
+        return 1.0 / self.control_rate
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the state vector in order."""
+        return tuple(entry.name for entry in self.state)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict (YAML and JSON types only) of the whole contract, as checkpoints carry it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of the contract's canonical JSON."""
+        return contract_hash(self.to_dict())
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: what success is, what pays, what the simulator puts on the table.
+
+    Attributes:
+        name: Name of the task.
+        text: Instruction in words, stored with demonstrations.
+        max_episode_steps: Control periods until truncation.
+        success: Condition as `{term, …}`; see `hilrl_reward.terms`.
+        reward: Reward terms by name as `{term, weight, …}`.
+        scene: Objects of the simulated scene; see `hilrl_sim.scene`.
+        expert: Name of the scripted operator's expert, "" for none.
+    """
+
+    name: str
+    text: str
+    max_episode_steps: int
+    success: dict[str, Any]
+    reward: dict[str, dict[str, Any]]
+    scene: dict[str, Any]
+    expert: str = ""
+
+
+def contract_hash(contract: dict[str, Any]) -> str:
+    """Return the short hash of a contract dict (see `Contract.hash`)."""
+    text = json.dumps(contract, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def first_difference(a: dict[str, Any], b: dict[str, Any], path: str = "") -> str | None:
+    """Name the first key at which two contract dicts differ, with both values; None if equal."""
+    for key in [*a, *(k for k in b if k not in a)]:
+        where = f"{path}{key}"
+        if key not in a or key not in b:
+            return f"{where} is {'missing' if key not in a else a[key]!r} here and " + (
+                f"{'missing' if key not in b else b[key]!r} there"
+            )
+        if isinstance(a[key], dict) and isinstance(b[key], dict):
+            inner = first_difference(a[key], b[key], where + ".")
+            if inner:
+                return inner
+        elif isinstance(a[key], list) and isinstance(b[key], list) and len(a[key]) != len(b[key]):
+            return f"{where} has {len(a[key])} entries here and {len(b[key])} there"
+        elif isinstance(a[key], list) and isinstance(b[key], list):
+            for i, (x, y) in enumerate(zip(a[key], b[key], strict=True)):
+                inner = first_difference({f"[{i}]": x}, {f"[{i}]": y}, where)
+                if inner:
+                    return inner
+        elif a[key] != b[key]:
+            return f"{where} is {a[key]!r} here and {b[key]!r} there"
+    return None
+
+
+def load_contract(robot: str | Path, task: str | Path | None = None) -> tuple[Contract, Task | None]:
+    """Read a robot contract and, if given, the task that it is used for.
+
+    Args:
+        robot: Name of a file in `config/robots` (without ending) or a path.
+        task: Name of a file in `config/tasks` or a path.
+
+    Returns:
+        The contract with the task's state entries appended, and the task (None without one).
+
+    Raises:
+        ContractError: The file is missing or does not fit; names file, key and what would be right.
+    """
+    robot_path = find_config("robots", robot)
+    raw = _read(robot_path)
+    task_raw: dict[str, Any] = {}
+    task_path = None
+    if task is not None:
+        task_path = find_config("tasks", task)
+        task_raw = _read(task_path)
+    contract = _contract(raw, robot_path.name, task_raw, task_path.name if task_path else "")
+    return contract, _task(task_raw, task_path.name) if task_path else None
+
+
+def find_config(kind: str, name: str | Path) -> Path:
+    """Return the path of a config file given by name or path; `kind` is its folder under config/.
+
+    Raises:
+        ContractError: No such file; lists what exists.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ContractError(f"{path}: no such file; give a path to a YAML file or a name from config/{kind}")
+    folder = config_folder() / kind
+    found = folder / f"{name}.yaml"
+    if found.is_file():
+        return found
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    raise ContractError(f"{kind[:-1]} '{name}' is unknown{_nearest(str(name), known)}; there are: {', '.join(known)}")
+
+
+def config_folder() -> Path:
+    """Return the installed config folder of package `hilrl`."""
+    from ament_index_python.packages import get_package_share_directory
+
+    return Path(get_package_share_directory("hilrl")) / "config"
+
+
+def contract_from_dict(data: dict[str, Any]) -> Contract:
+    """Rebuild a contract from `Contract.to_dict` (as a checkpoint carries it)."""
+    d = dict(data)
+    return Contract(
+        robot=d["robot"],
+        model=Model(**d["model"]),
+        control_rate=d["control_rate"],
+        joints=tuple(d["joints"]),
+        gripper_joint=d["gripper_joint"],
+        max_joint_speed=d["max_joint_speed"],
+        state=tuple(StateEntry(**e) for e in d["state"]),
+        cameras={
+            k: Camera(c["topic"], tuple(c["size"]), tuple(c["crop"]) if c["crop"] else None)
+            for k, c in d["cameras"].items()
+        },
+        action=ActionSpace(d["action"]["type"], tuple(d["action"]["names"]), tuple(d["action"]["scale"])),
+        box_min=tuple(d["box_min"]),
+        box_max=tuple(d["box_max"]),
+        home=tuple(d["home"]),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        raise ContractError(
+            f"{path.name}{f' line {mark.line + 1}' if mark else ''}: not valid YAML: {getattr(e, 'problem', e)}"
+        ) from None
+    if not isinstance(data, dict):
+        raise ContractError(f"{path.name}: holds {type(data).__name__}, expected a mapping of keys to values")
+    return data
+
+
+def _nearest(name: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(name, allowed, 1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def check_keys(
+    where: str, data: Any, required: tuple[str, ...], optional: tuple[str, ...] = (), error: type = ContractError
+) -> None:
+    """Raise `error` unless `data` is a mapping with all required and no unknown keys."""
+    if not isinstance(data, dict):
+        raise error(f"{where}: is {data!r}, expected a mapping with {', '.join(required + optional)}")
+    allowed = sorted(required + optional)
+    for key in data:
+        if key not in allowed:
+            raise error(f"{where}.{key}: unknown key{_nearest(str(key), allowed)}; allowed: {', '.join(allowed)}")
+    for key in required:
+        if key not in data:
+            raise error(f"{where}: key '{key}' is missing; required: {', '.join(required)}")
+
+
+def _number(where: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ContractError(f"{where}: is {value!r}, expected a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _state(where: str, entries: Any) -> list[StateEntry]:
+    if not isinstance(entries, list):
+        raise ContractError(f"{where}: is {entries!r}, expected a list of {{name, topic, field, unit}}")
+    out = []
+    for i, e in enumerate(entries):
+        check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus",))
+        out.append(StateEntry(**{k: str(v) for k, v in e.items()}))
+    return out
+
+
+def _cameras(where: str, cameras: Any) -> dict[str, Camera]:
+    out = {}
+    if not isinstance(cameras, dict):
+        raise ContractError(f"{where}: is {cameras!r}, expected names with {{topic, size, crop}}")
+    for name, c in cameras.items():
+        check_keys(f"{where}.{name}", c, ("topic", "size"), ("crop",))
+        size, crop = c["size"], c.get("crop")
+        if not (isinstance(size, list) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)):
+            raise ContractError(f"{where}.{name}.size: is {size!r}, expected [height, width] in pixels")
+        if crop is not None and not (
+            isinstance(crop, list) and len(crop) == 4 and all(isinstance(v, int) and v >= 0 for v in crop)
+        ):
+            raise ContractError(f"{where}.{name}.crop: is {crop!r}, expected [x, y, width, height] in pixels or null")
+        out[str(name)] = Camera(str(c["topic"]), (size[0], size[1]), tuple(crop) if crop else None)
+    return out
+
+
+def _action(where: str, raw: Any, joints: tuple[str, ...]) -> ActionSpace:
+    check_keys(where, raw, ("type", "scale"))
+    kind = raw["type"]
+    if kind not in ACTION_TYPES:
+        raise ContractError(f"{where}.type: is {kind!r}, expected one of {', '.join(ACTION_TYPES)}")
+    allowed = EE_AXES if kind == "ee_delta" else joints
+    if not isinstance(raw["scale"], dict) or not raw["scale"]:
+        raise ContractError(f"{where}.scale: is {raw['scale']!r}, expected names with numbers")
+    for name in raw["scale"]:
+        if name not in allowed:
+            raise ContractError(f"{where}.scale.{name}: unknown name for {kind}; allowed: {', '.join(allowed)}")
+    scale = tuple(_number(f"{where}.scale.{n}", v, 1e-6, 10.0) for n, v in raw["scale"].items())
+    return ActionSpace(kind, tuple(raw["scale"]), scale)
+
+
+def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: str) -> Contract:
+    keys = (
+        "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
+        "state", "cameras", "action", "box", "home",
+    )  # fmt: skip
+    check_keys(file, raw, keys)
+    check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
+    joints = tuple(str(j) for j in raw["joints"])
+    if raw["gripper_joint"] not in joints:
+        raise ContractError(f"{file}.gripper_joint: '{raw['gripper_joint']}' is not one of {', '.join(joints)}")
+    check_keys(f"{file}.home", raw["home"], joints)
+    check_keys(f"{file}.box", raw["box"], ("min", "max"))
+    low, high = raw["box"]["min"], raw["box"]["max"]
+    if len(low) != 3 or len(high) != 3 or any(a >= b for a, b in zip(low, high, strict=True)):
+        raise ContractError(f"{file}.box: min {low} and max {high} must be three metres each, min below max")
+    state = _state(f"{file}.state", raw["state"])
+    if "state" in task:
+        state += _state(f"{task_file}.state", task["state"])
+    seen: list[str] = []
+    for e in state:
+        if e.name in seen:
+            raise ContractError(f"{task_file or file}.state: '{e.name}' stands twice; names must be unique")
+        if e.minus and e.minus not in seen:
+            raise ContractError(f"{task_file or file}.state.{e.name}.minus: '{e.minus}' is not an earlier entry")
+        seen.append(e.name)
+    cameras = _cameras(f"{file}.cameras", raw["cameras"])
+    if "cameras" in task:
+        cameras |= _cameras(f"{task_file}.cameras", task["cameras"])
+    return Contract(
+        robot=str(raw["robot"]),
+        model=Model(**{k: str(v) for k, v in raw["model"].items()}),
+        control_rate=_number(f"{file}.control_rate", raw["control_rate"], 0.1, 1000.0),
+        joints=joints,
+        gripper_joint=raw["gripper_joint"],
+        max_joint_speed=_number(f"{file}.max_joint_speed", raw["max_joint_speed"], 0.01, 100.0),
+        state=tuple(state),
+        cameras=cameras,
+        action=_action(f"{task_file}.action", task["action"], joints)
+        if "action" in task
+        else _action(f"{file}.action", raw["action"], joints),
+        box_min=tuple(float(v) for v in low),
+        box_max=tuple(float(v) for v in high),
+        home=tuple(_number(f"{file}.home.{j}", raw["home"][j], -7.0, 7.0) for j in joints),
+    )
+
+
+def _task(raw: dict[str, Any], file: str) -> Task:
+    check_keys(
+        file, raw, ("task", "text", "max_episode_steps", "success", "reward"),
+        ("state", "cameras", "action", "scene", "expert"),
+    )  # fmt: skip
+    steps = raw["max_episode_steps"]
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ContractError(f"{file}.max_episode_steps: is {steps!r}, expected a whole number of at least 1")
+    return Task(
+        name=str(raw["task"]),
+        text=str(raw["text"]),
+        max_episode_steps=steps,
+        success=raw["success"],
+        reward=raw["reward"],
+        scene=raw.get("scene", {}),
+        expert=str(raw.get("expert", "")),
+    )
