@@ -1,0 +1,1 @@
+"""What may reach the arm: intervention mux and arm controller."""

@@ -1,0 +1,1 @@
+"""What every hilrl node shares: contract, parameters, QoS, spinning, messages to numpy, images."""

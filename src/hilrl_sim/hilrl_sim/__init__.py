@@ -1,0 +1,1 @@
+"""MuJoCo simulator node, scenes, scripted operator."""
