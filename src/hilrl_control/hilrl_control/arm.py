@@ -14,7 +14,7 @@ from hilrl_ros.contract import Contract
 from hilrl_ros.kinematics import Kinematics, matrix_rpy, rpy_matrix
 
 LEASH_PERIODS = 2.0  # a target runs at most this many full actions ahead of what was measured
-LEAD_BACK = 0.25  # share of a full action with which a tip outside the box is led back
+LEAD_BACK = 0.05  # m/s with which a tip outside the box is led back
 TURN_BACK = 1.0  # rad/s with which an orientation nobody commands returns to its reference
 TRACKING = 1e-3  # m, inverse kinematics this near to the target counts as there
 
@@ -119,7 +119,7 @@ class ArmController:
         leash = LEASH_PERIODS * reach
         delta = np.where(named, np.clip(delta, offset - leash, offset + leash), 0.0)
         delta = np.clip(delta, -reach, reach)
-        delta[:3] = self._into_box(pose[:3], delta[:3], np.where(named[:3], reach[:3], reach[:3].max(initial=0.0)))
+        delta[:3] = self._into_box(pose[:3], delta[:3])
         turn = TURN_BACK * self.contract.period
         delta[3:] = np.where(named[3:], delta[3:], np.clip(-pose[3:], -turn, turn))
         pose += delta
@@ -151,8 +151,7 @@ class ArmController:
                 new[joint] = self._leashed(old, q, joint, wanted - old[joint], self._reach)
         pos, R = self.kinematics.forward(old)
         if self._outside(pos) > TRACKING:
-            reach = np.full(3, self._reach * 0.1)  # a metre per radian at most for a table-top arm's reach
-            back = self.kinematics.step_ik(old, pos + self._into_box(pos, np.zeros(3), reach), R)
+            back = self.kinematics.step_ik(old, pos + self._into_box(pos, np.zeros(3)), R)
             arm = np.intersect1d(self._index, self.kinematics.arm)
             new[arm] = back[arm]
         target = self._gate(old, new)
@@ -170,13 +169,13 @@ class ArmController:
         delta = np.clip(delta, q[joint] - leash - old[joint], q[joint] + leash - old[joint])
         return old[joint] + np.clip(delta, -scale, scale)
 
-    def _into_box(self, pos: np.ndarray, delta: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    def _into_box(self, pos: np.ndarray, delta: np.ndarray) -> np.ndarray:
         """Shorten delta [3] so pos + delta stays in the box; outside it, lead back and never further out."""
         low, high = self._box
-        back = LEAD_BACK * reach
+        back = LEAD_BACK * self.contract.period
         floor = np.minimum(low, pos + back)  # inside: the bound; below it: a little above where we are
         ceiling = np.maximum(high, pos - back)
-        return np.clip(np.clip(pos + delta, floor, ceiling) - pos, -reach, reach)
+        return np.clip(pos + delta, floor, ceiling) - pos
 
     def _outside(self, pos: np.ndarray) -> float:
         """Return how far pos [3] lies outside the box, m (0 inside)."""

@@ -102,6 +102,8 @@ class Contract:
         box_min: Lower bounds of the tip in base_frame, m.
         box_max: Upper bounds of the tip in base_frame, m.
         home: Joint positions (rad) in the order of `joints`.
+        sim: What only a simulator needs (servos, collision, cameras, grasp); see `hilrl_sim.scene`. No
+            part of the contract proper: neither `to_dict` nor the hash knows it.
     """
 
     robot: str
@@ -116,6 +118,7 @@ class Contract:
     box_min: tuple[float, float, float]
     box_max: tuple[float, float, float]
     home: tuple[float, ...]
+    sim: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def period(self) -> float:
@@ -129,7 +132,9 @@ class Contract:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict (YAML and JSON types only) of the whole contract, as checkpoints carry it."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        data = json.loads(json.dumps(dataclasses.asdict(self)))
+        del data["sim"]
+        return data
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the contract's canonical JSON."""
@@ -347,7 +352,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
         "state", "cameras", "action", "box", "home",
     )  # fmt: skip
-    check_keys(file, raw, keys)
+    check_keys(file, raw, keys, ("sim",))
     check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
     joints = tuple(str(j) for j in raw["joints"])
     if raw["gripper_joint"] not in joints:
@@ -385,6 +390,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         box_min=tuple(float(v) for v in low),
         box_max=tuple(float(v) for v in high),
         home=tuple(_number(f"{file}.home.{j}", raw["home"][j], -7.0, 7.0) for j in joints),
+        sim=raw.get("sim", {}),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
@@ -39,34 +40,61 @@ def find_urdf(model: Model) -> Path:
     return found[0]
 
 
+def urdf_text(model: Model, scheme: str = "file://") -> str:
+    """Return the URDF with absolute mesh paths, as robot_state_publisher, rviz2 and MuJoCo can load it.
+
+    Args:
+        model: Whereabouts of the URDF.
+        scheme: Put before each absolute path.
+
+    Raises:
+        ContractError: See `find_urdf`; or the file is not XML, or a mesh is missing.
+    """
+    path = find_urdf(model)
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as e:
+        raise ContractError(f"{path}: not valid XML: {e}") from None
+    for mesh in root.iter("mesh"):
+        mesh.set("filename", scheme + str(resolve_mesh(mesh.get("filename", ""), path)))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
 def arm_spec(model: Model, *, meshes: bool = True) -> mujoco.MjSpec:
     """Read the URDF as an editable MuJoCo model.
 
     Args:
         model: Whereabouts of the URDF.
-        meshes: Keep geometry, with absolute mesh paths; False drops it (kinematics only, compiles in
+        meshes: Keep geometry, visual and collision; False drops it (kinematics only, compiles in
             milliseconds).
 
     Returns:
         A spec in which every URDF link is a body of its own, fixed links included.
 
     Raises:
-        ContractError: See `find_urdf`; or MuJoCo cannot read the file.
+        ContractError: See `urdf_text`; or MuJoCo cannot read the file.
     """
-    path = find_urdf(model)
+    root = ElementTree.fromstring(urdf_text(model, scheme=""))
+    extension = root.find("mujoco")
+    if extension is None:
+        extension = ElementTree.SubElement(root, "mujoco")
+    compiler = extension.find("compiler")
+    if compiler is None:
+        compiler = ElementTree.SubElement(extension, "compiler")
+    # MuJoCo's defaults for a URDF would drop the visuals and merge the (often fixed) tip and base links.
+    compiler.attrib |= {"discardvisual": "false", "fusestatic": "false", "strippath": "false"}
     try:
-        spec = mujoco.MjSpec.from_file(str(path))
+        spec = mujoco.MjSpec.from_string(ElementTree.tostring(root, encoding="unicode"))
     except ValueError as e:
-        raise ContractError(f"{path}: MuJoCo cannot read this URDF: {' '.join(str(e).split())}") from None
-    spec.compiler.fusestatic = False  # the tip and base frames are often fixed links
+        raise ContractError(
+            f"{find_urdf(model)}: MuJoCo cannot read this URDF: {' '.join(str(e).split())}"
+        ) from None
     if not meshes:
         for geom in list(spec.geoms):
             spec.delete(geom)
         for mesh in list(spec.meshes):
             spec.delete(mesh)
         spec.compiler.boundmass = spec.compiler.boundinertia = 1e-6  # links whose mass came from geometry
-    for mesh in spec.meshes:
-        mesh.file = str(resolve_mesh(mesh.file, path))
     return spec
 
 
@@ -172,6 +200,11 @@ class Kinematics:
         base = self.data.xmat[self._base].reshape(3, 3)
         pos = base.T @ (self.data.xpos[self._tip] - self.data.xpos[self._base])
         return pos, base.T @ self.data.xmat[self._tip].reshape(3, 3)
+
+    def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return position [3] and rotation [3, 3] of the base frame in the URDF's root frame."""
+        mujoco.mj_kinematics(self.model, self.data)
+        return self.data.xpos[self._base].copy(), self.data.xmat[self._base].reshape(3, 3).copy()
 
     def jacobian(self, q: np.ndarray) -> np.ndarray:
         """Return d(position, rotation vector)/d(arm joints) [6, n - 1] of the tip at q [n]."""
