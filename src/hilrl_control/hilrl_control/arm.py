@@ -61,7 +61,9 @@ class ArmController:
         self._gripper = contract.joints.index(contract.gripper_joint)
         axes = ("x", "y", "z", "roll", "pitch", "yaw")
         if self._type == "ee_delta":
-            self._ee_scale = np.array([dict(zip(self._names, self._scale, strict=True)).get(a, 0.0) for a in axes])
+            self._ee_scale = np.array(
+                [dict(zip(self._names, self._scale, strict=True)).get(a, 0.0) for a in axes]
+            )
             self._slots = [(i, axes.index(n)) for i, n in enumerate(self._names) if n in axes]
         else:
             self._index = np.array([contract.joints.index(n) for n in self._names])
@@ -85,7 +87,9 @@ class ArmController:
             ValueError: `reset` was never called.
         """
         if self._target is None:
-            raise ValueError("the arm controller has no target yet; call reset with the measured joints first")
+            raise ValueError(
+                "the arm controller has no target yet; call reset with the measured joints first"
+            )
         return self._target.copy()
 
     def step(self, q_measured: np.ndarray, action: np.ndarray) -> Executed:
@@ -127,7 +131,9 @@ class ArmController:
         new = self.kinematics.step_ik(old, pose[:3], rpy_matrix(pose[3:]) @ self._home_R)
         for i, name in enumerate(self._names):
             if name == "gripper":
-                new[self._gripper] = self._leashed(old, q, self._gripper, a[i] * self._scale[i], self._scale[i])
+                new[self._gripper] = self._leashed(
+                    old, q, self._gripper, a[i] * self._scale[i], self._scale[i]
+                )
         target = self._gate(old, new)
         pose = self._reached(pose, target)
         executed = np.zeros(len(self._names))
@@ -226,5 +232,7 @@ class ArmController:
         if array.shape != (size,):
             raise ValueError(f"{what}: shape {array.shape}, expected ({size},)")
         if not np.isfinite(array).all():
-            raise ValueError(f"{what}: holds NaN or infinity at {np.flatnonzero(~np.isfinite(array)).tolist()}")
+            raise ValueError(
+                f"{what}: holds NaN or infinity at {np.flatnonzero(~np.isfinite(array)).tolist()}"
+            )
         return array

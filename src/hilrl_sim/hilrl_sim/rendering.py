@@ -77,7 +77,9 @@ class Renderer:
             ValueError: Larger than `max_size`.
         """
         if height > self._max_size[0] or width > self._max_size[1]:
-            raise ValueError(f"picture of {height}x{width}: larger than {self._max_size[0]}x{self._max_size[1]}")
+            raise ValueError(
+                f"picture of {height}x{width}: larger than {self._max_size[0]}x{self._max_size[1]}"
+            )
         self._gl.make_current()
         self._camera.fixedcamid = camera
         mujoco.mjv_updateScene(

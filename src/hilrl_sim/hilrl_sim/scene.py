@@ -111,7 +111,9 @@ def build(contract: Contract, task: Task) -> mujoco.MjModel:
     try:
         return spec.compile()
     except ValueError as e:
-        raise ContractError(f"{contract.robot}: MuJoCo cannot compile the scene: {' '.join(str(e).split())}") from None
+        raise ContractError(
+            f"{contract.robot}: MuJoCo cannot compile the scene: {' '.join(str(e).split())}"
+        ) from None
 
 
 def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
@@ -124,7 +126,9 @@ def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
     shapes = _load_meshes(spec)
     for name in split:
         if name not in shapes:
-            raise ContractError(f"{contract.robot}.sim.split: no mesh '{name}'; the URDF has: {', '.join(shapes)}")
+            raise ContractError(
+                f"{contract.robot}.sim.split: no mesh '{name}'; the URDF has: {', '.join(shapes)}"
+            )
         check_keys(f"{contract.robot}.sim.split.{name}", split[name], ("axis", "pieces"))
     used: dict[str, list[str]] = {}
     visuals = {g.parent.name for g in spec.geoms if g.group == 1}
@@ -137,16 +141,28 @@ def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
             _use_mesh(spec, used, geom, f"{geom.meshname}_visual", [decimate(*shapes[geom.meshname], CELL)])
             _configure(geom, True, contract)
             continue
-        body, mesh, pos, quat, rgba = geom.parent, geom.meshname, geom.pos.copy(), geom.quat.copy(), geom.rgba.copy()
+        body, mesh, pos, quat, rgba = (
+            geom.parent,
+            geom.meshname,
+            geom.pos.copy(),
+            geom.quat.copy(),
+            geom.rgba.copy(),
+        )
         if body.name not in visuals:  # a link without visuals shows its collision shape
-            shown = body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba, meshname=mesh)
+            shown = body.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba, meshname=mesh
+            )
             _use_mesh(spec, used, shown, f"{mesh}_visual", [decimate(*shapes[mesh], CELL)])
             _configure(shown, True, contract)
         cuts = split.get(mesh)
         pieces = _slabs(*shapes[mesh], cuts["axis"], cuts["pieces"]) if cuts else [(shapes[mesh][0], None)]
         first = True
         for i, piece in enumerate(pieces):
-            part = geom if first else body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba)
+            part = (
+                geom
+                if first
+                else body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba)
+            )
             first = False
             _use_mesh(spec, used, part, f"{mesh}_hull{i}", [piece])
             _configure(part, False, contract)
@@ -169,7 +185,7 @@ def _use_mesh(spec: mujoco.MjSpec, used: dict, geom: Any, name: str, shape: list
     """Let the geom show the mesh `name`, added to the spec on first use."""
     if name not in used:
         used[name] = []
-        (vertices, faces), = shape
+        ((vertices, faces),) = shape
         mesh = spec.add_mesh(name=name, uservert=vertices.ravel().astype(np.float32))
         if faces is not None:
             mesh.userface = faces.ravel().astype(np.int32)

@@ -108,7 +108,9 @@ class Simulation:
             self.data.ctrl[:] = ctrl
             mujoco.mj_step(self.model, self.data)
         if self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
-            raise RuntimeError(f"physics diverged at {self.time:.2f} s; shorten sim.timestep or lower the gains")
+            raise RuntimeError(
+                f"physics diverged at {self.time:.2f} s; shorten sim.timestep or lower the gains"
+            )
         mujoco.mj_kinematics(self.model, self.data)  # poses of this instant, not of the last derivative
 
     @property
@@ -184,5 +186,7 @@ class Simulation:
 
     def _camera(self, name: str) -> int:
         if name not in self.cameras:
-            raise ValueError(f"camera '{name}': unknown; {self.contract.robot}.sim.cameras has {', '.join(self.cameras)}")
+            raise ValueError(
+                f"camera '{name}': unknown; {self.contract.robot}.sim.cameras has {', '.join(self.cameras)}"
+            )
         return self.model.camera(name).id
