@@ -41,16 +41,19 @@ class Observer:
         self.episode: int | None = None
         self.start_ns = 0
         self.last: Observation | None = None
+        self.paused = self.resumed = False
 
     def begin(self, episode: int, start_ns: int) -> Observation | None:
-        """Begin an episode whose first observation has a stamp of at least `start_ns`; maybe it is due already."""
+        """Begin an episode whose first observation has a stamp of at least `start_ns`, or go on after a pause."""
         if episode != self.episode:
             self.episode, self.start_ns, self.last = episode, start_ns, None
+            self.paused = False
+        self.resumed, self.paused = self.paused, False
         return self._tick()
 
-    def end(self) -> None:
-        """Make no more observations until the next episode begins."""
-        self.episode = None
+    def pause(self) -> None:
+        """Make no observations until `begin` is called again."""
+        self.paused = True
 
     def add(self, topic: str, msg: Any) -> Observation | None:
         """Take a message of one of the contract's topics.
@@ -61,14 +64,19 @@ class Observer:
         """
         self.newest[topic] = msg
         if topic == JOINT_STATES and self.last is not None and msg.header.stamp == self.last.header.stamp:
-            return self.last if self.episode is not None else None
+            self.resumed = False
+            return None if self.paused else self.last
         return self._tick()
 
     def _tick(self) -> Observation | None:
         joints = self.newest.get(JOINT_STATES)
-        if joints is None or self.episode is None:
+        if joints is None or self.episode is None or self.paused:
             return None
         stamp = nanoseconds(joints.header.stamp)
+        if self.resumed and self.last is not None:
+            # the pause counts as one lost tick: steps around it are not neighbours, and no time was used up
+            self.start_ns = stamp - (self.last.step + 2) * self.period_ns
+            self.resumed = False
         step = (stamp - self.start_ns + _EARLY_NS) // self.period_ns
         if step < 0 or (self.last is not None and step <= self.last.step):
             return None

@@ -43,11 +43,11 @@ class ObserverNode(Node):
         ask_for_realtime(self)
 
     def on_episode(self, msg: Episode) -> None:
-        """Begin or end an episode."""
+        """Begin an episode, go on with it, or pause between episodes and on the person's wish."""
         if msg.status == Episode.RUNNING:
             self.send(self.observer.begin(msg.episode, nanoseconds(msg.header.stamp)))
         else:
-            self.observer.end()
+            self.observer.pause()
 
     def send(self, observation: Observation | None) -> None:
         """Publish an observation if one is due."""

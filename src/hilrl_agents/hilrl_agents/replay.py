@@ -175,6 +175,14 @@ class ReplayBuffer:
         """Transitions whose next observation is known or not needed (horizon 1)."""
         return int(np.count_nonzero(self._usable(self._live_slots(), 1, 1)[0]))
 
+    @property
+    def open_end(self) -> tuple[int, int, int] | None:
+        """(seq, episode, step) of the newest transition while its next observation is missing, else None."""
+        newest = (self._written - 1) % self._slots
+        if not self._written or self._kind[newest] != TRANSITION:
+            return None
+        return int(self._seq[newest]), int(self._episode[newest]), int(self._step[newest])
+
     def states(self) -> np.ndarray:
         """State vectors of all held steps, oldest first, float32 [N, S] (to fit a normalisation)."""
         return self._state[self._live_slots()]

@@ -36,6 +36,12 @@ class PolicySpec:
                 raise ValueError(f"PolicySpec.cameras.{name}: (height, width, channels), not {shape!r}")
         object.__setattr__(self, "cameras", {n: tuple(int(x) for x in s) for n, s in self.cameras.items()})
 
+    @classmethod
+    def from_contract(cls, contract: Mapping[str, Any], horizon: int = 1) -> "PolicySpec":
+        """The shapes that a robot contract (its plain dict: `state`, `cameras`, `action`) asks for."""
+        cameras = {name: (*camera["size"], 3) for name, camera in contract["cameras"].items()}
+        return cls(len(contract["state"]), len(contract["action"]["names"]), cameras, horizon)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain Python types, as the checkpoint's YAML holds them."""
         return asdict(self) | {"cameras": {name: list(shape) for name, shape in self.cameras.items()}}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hilrl_data.bags import EpisodeInfo, EpisodeWriter
-from hilrl_msgs.msg import Action, Episode, Observation, Reward
+from hilrl_msgs.msg import Action, Episode, Observation, Recording, Reward
 from hilrl_ros.contract import Contract, Task
 from hilrl_ros.messages import nanoseconds
 
@@ -43,8 +43,7 @@ class EpisodeRecorder:
     start_ns: int = 0
     end: Reward | None = None
     aside: list[Message] = field(default_factory=list)
-    observed: int = -1
-    executed: int = -1
+    seen: dict[type, set[int]] = field(default_factory=dict)
 
     def begin(self, msg: Episode, folder: Path) -> None:
         """Take the announcement of an episode; `folder` will hold its bag."""
@@ -56,7 +55,7 @@ class EpisodeRecorder:
             self.aside.clear()
             return
         self.episode, self.start_ns = msg, nanoseconds(msg.header.stamp)
-        self.end, self.observed, self.executed = None, -1, -1
+        self.end, self.seen = None, {Observation: set(), Action: set(), Reward: set()}
         self.writer = EpisodeWriter(folder)
         early, self.aside = self.aside, []
         for message in early:
@@ -69,18 +68,28 @@ class EpisodeRecorder:
         elif message.stamp_ns >= self.start_ns:
             self.writer.write(message.topic, message.type_name, message.stamp_ns, message.data)
 
-    def note(self, msg: Observation | Action | Reward) -> Path | None:
-        """Note a step's message after it was written; return the bag's folder when the episode is complete."""
+    def note(self, msg: Observation | Action | Reward) -> Recording | None:
+        """Note a step's message after it was written; return what became of the bag when the episode is over."""
         if self.writer is None or msg.episode != self.episode.episode:
             return None
-        if isinstance(msg, Observation):
-            self.observed = msg.step
-        elif isinstance(msg, Action):
-            self.executed = msg.step
-        elif msg.terminated or msg.truncated:
+        self.seen[type(msg)].add(msg.step)
+        if isinstance(msg, Reward) and (msg.terminated or msg.truncated):
             self.end = msg
-        if self.end is None or self.observed < self.end.step + 1 or self.executed < self.end.step:
+        if self.end is None or self.end.step + 1 not in self.seen[Observation]:
             return None
+        if self.end.step not in self.seen[Action]:
+            return None
+        steps = self.end.step + 1
+        complete = (len(self.seen[Observation]), len(self.seen[Action]), len(self.seen[Reward])) == (
+            steps + 1,
+            steps,
+            steps,
+        )
+        keep = complete and (self.end.success or self.episode.phase != Episode.DEMONSTRATE)
+        result = Recording(episode=self.episode.episode, complete=complete, folder=self.writer.folder.name)
+        if not keep:
+            self.discard()
+            return result
         info = EpisodeInfo(
             episode=self.episode.episode,
             seed=self.episode.seed,
@@ -88,10 +97,11 @@ class EpisodeRecorder:
             text=self.task.text,
             contract=self.contract.hash(),
             success=self.end.success,
-            steps=self.end.step + 1,
+            steps=steps,
         )
         writer, self.writer = self.writer, None
-        return writer.finish(info)
+        writer.finish(info)
+        return result
 
     def discard(self) -> None:
         """Delete the open bag, if any."""

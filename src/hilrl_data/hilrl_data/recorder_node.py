@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 
 from hilrl_data.recorder import EpisodeRecorder, Message
 from hilrl_data.video import VideoWriter
-from hilrl_msgs.msg import Action, Episode, Observation, OperatorEvent, Reward
+from hilrl_msgs.msg import Action, Episode, Observation, OperatorEvent, Recording, Reward
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_rgb
@@ -46,6 +46,7 @@ class RecorderNode(Node):
         self.film: VideoWriter | None = None
         self.film_subscription = None
         self.run_folder: Path | None = None
+        self.publisher = self.create_publisher(Recording, "recording", qos.STEP)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         types = {entry.topic: get_message(entry.type) for entry in self.contract.state}
         types |= {camera.topic: Image for camera in self.contract.cameras.values()}
@@ -86,11 +87,12 @@ class RecorderNode(Node):
         """Write a message to the open bag; close the bag when its episode is complete."""
         msg = deserialize_message(data, kind)
         stamp = nanoseconds(msg.header.stamp)
-        package, _, name = kind.__module__.partition(".msg")[0], None, kind.__name__
-        type_name = f"{package}/msg/{name}"
+        type_name = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
         self.recorder.add_raw(Message(self.resolve_topic_name(topic), type_name, stamp, data))
         if topic in _STEP_TOPICS:
-            self.recorder.note(msg)
+            recording = self.recorder.note(msg)
+            if recording:
+                self.publisher.publish(recording)
 
     def on_event(self, msg: OperatorEvent) -> None:
         """Delete the bag of a discarded episode."""

@@ -54,7 +54,7 @@ class SimulatorNode(Node):
         self.params = declare(self, SimulatorParams)
         self.contract, task = load_contract(self.params.robot, self.params.task)
         self.simulation = Simulation(self.contract, task)
-        known = self.simulation.camera_names
+        known = self.simulation.cameras
         for name in self.params.cameras:
             if name not in known:
                 raise UserError(f"parameter 'cameras': '{name}' is not in the scene; there are {', '.join(known)}")
