@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -9,7 +10,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from hilrl_control.arm import ArmController
 from hilrl_msgs.msg import Action
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract import EE_AXES, load_contract
 from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
@@ -70,10 +71,10 @@ class ArmControllerNode(Node):
             self.arm.reset(measured)
             self.episode = msg.episode
         try:
-            result = self.arm.step(measured, msg.action, ee_delta=msg.space == Action.EE_DELTA)
+            result = self.arm.step(measured, self.action(msg)) if msg.action else self.arm.still()
         except ValueError as e:
             self.get_logger().error(f"command of step {msg.step} refused, the arm holds: {e}", throttle_duration_sec=1.0)
-            result = self.arm.hold(measured)
+            result = self.arm.still()
         report = Action(
             header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller,
             space=Action.CONTRACT, action=floats(result.action), policy_version=msg.policy_version,
@@ -84,6 +85,13 @@ class ArmControllerNode(Node):
         trajectory = JointTrajectory(header=msg.header, joint_names=list(self.contract.joints), points=[point])
         self.done = (report, trajectory)
         self.send(report, trajectory)
+
+    def action(self, msg: Action) -> np.ndarray:
+        """Return the command in the contract's action space [A]."""
+        if msg.space == Action.CONTRACT:
+            return np.array(msg.action)
+        motion = dict(zip(EE_AXES, msg.action, strict=True))
+        return np.array([motion[name] for name in self.contract.action.names])
 
     def send(self, report: Action, trajectory: JointTrajectory) -> None:
         """Publish what was executed and the joint targets."""

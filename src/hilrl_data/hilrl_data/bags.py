@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ament_index_python.packages import get_package_share_directory
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosidl_runtime_py import get_interface_path
 
 from hilrl_msgs.msg import Action, Observation, Reward
 from hilrl_ros.messages import Joiner, Step
@@ -100,7 +100,9 @@ def typestore_for(type_name: str):
 def _register(store, type_name: str) -> None:
     if type_name in store.fielddefs:
         return
-    types = get_types_from_msg(Path(get_interface_path(type_name)).read_text(), type_name)
+    package, _, name = type_name.partition("/msg/")
+    definition = Path(get_package_share_directory(package)) / "msg" / f"{name}.msg"
+    types = get_types_from_msg(definition.read_text(), type_name)
     for _, fields in types.values():
         for _, (kind, of) in fields:
             while kind in (3, 4):  # arrays and sequences: look at what they hold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,19 @@ def nanoseconds(stamp: Time) -> int:
 def to_time(ns: int) -> Time:
     """Return nanoseconds as a time stamp."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def message_class(type_name: str) -> type:
+    """Return the class of a message type named as `package/msg/Name`.
+
+    Raises:
+        ValueError: There is no such type in this installation.
+    """
+    package, _, name = type_name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"message type '{type_name}' is not installed; expected package/msg/Name") from None
 
 
 def floats(values) -> array.array:
