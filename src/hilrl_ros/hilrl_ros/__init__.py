@@ -1,0 +1,1 @@
+"""What every node shares: robot contract, kinematics, parameters, message conversions."""

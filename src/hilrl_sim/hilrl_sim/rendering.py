@@ -21,7 +21,7 @@ class RenderingError(RuntimeError):
     """No picture can be rendered; the message says what to install."""
 
 
-def _gl_context(width: int, height: int):  # noqa: ANN202, mujoco's context classes share no base
+def _gl_context(width: int, height: int):
     """Return a current OpenGL context on the platform of MUJOCO_GL, or on the first that is installed.
 
     Raises:

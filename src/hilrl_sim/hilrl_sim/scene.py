@@ -7,12 +7,12 @@ file under `sim` (see `SIM_KEYS`), what lies on the table in the task file under
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
-
 from hilrl_ros.contract import Contract, ContractError, Task, check_keys
 from hilrl_ros.kinematics import Kinematics, arm_spec
 
@@ -250,7 +250,7 @@ def _slabs(vertices: np.ndarray, faces: np.ndarray, axis: str, pieces: int) -> l
     everything = np.concatenate(points)
     slack = 1e-9
     slabs = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in itertools.pairwise(bounds):
         inside = everything[(everything[:, k] >= low - slack) & (everything[:, k] <= high + slack)]
         if len(inside) >= 4:
             slabs.append((inside, None))
@@ -269,10 +269,11 @@ def _add_servos(spec: mujoco.MjSpec, contract: Contract) -> None:
     for name in contract.joints:
         own = servos | servos.get("overrides", {}).get(name, {})
         joint = spec.joint(name)
-        # Newer MuJoCo releases hold these as arrays, older ones as numbers.
-        for key in ("damping", "frictionloss", "armature"):
-            value = getattr(joint, key)
-            setattr(joint, key, np.full_like(value, own[key]) if isinstance(value, np.ndarray) else own[key])
+        joint.frictionloss, joint.armature = float(own["frictionloss"]), float(own["armature"])
+        if isinstance(joint.damping, np.ndarray):  # newer MuJoCo: coefficients of a polynomial in the speed
+            joint.damping = [float(own["damping"])] + [0.0] * (len(joint.damping) - 1)
+        else:
+            joint.damping = float(own["damping"])
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=float(own["kp"]), kv=float(own["kv"]))
         actuator.forcelimited = True
@@ -300,7 +301,7 @@ def _add_table(spec: mujoco.MjSpec, base_pos: np.ndarray) -> None:
     spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
     for pos, strength in (([0.6, -0.6, 1.2], 0.45), ([0.2, 0.7, 1.0], 0.2)):
         spec.worldbody.add_light(
-            pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3, castshadow=False,
+            pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3, castshadow=False
         )  # fmt: skip
 
 
