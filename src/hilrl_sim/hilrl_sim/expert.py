@@ -255,7 +255,7 @@ class Operator:
 
     patience = 8
     gain = 0.7
-    setback = 4.0
+    setback = 5.0
     turn = 10
 
     def __init__(
