@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
 from hilrl_ros.contract import Contract
 from hilrl_ros.kinematics import Kinematics, matrix_rpy, rpy_matrix
 
 LEASH_PERIODS = 2.0  # a target runs at most this many full actions ahead of what was measured
+GRIPPER_LEASH_PERIODS = 1.0  # less for the gripper: enough to squeeze, and it opens again at once
 LEAD_BACK = 0.05  # m/s with which a tip outside the box is led back
 TURN_BACK = 1.0  # rad/s with which an orientation nobody commands returns to its reference
 TRACKING = 1e-3  # m, inverse kinematics this near to the target counts as there
@@ -183,8 +183,8 @@ class ArmController:
         return Executed(target.copy(), np.clip(executed, -1.0, 1.0))
 
     def _leashed(self, old: np.ndarray, q: np.ndarray, joint: int, delta: float, scale: float) -> float:
-        """Return the joint's target moved by delta, at most LEASH_PERIODS · scale away from the measured."""
-        leash = LEASH_PERIODS * scale
+        """Return the joint's target moved by delta, at most so many scales away from the measured."""
+        leash = (GRIPPER_LEASH_PERIODS if joint == self._gripper else LEASH_PERIODS) * scale
         delta = np.clip(delta, q[joint] - leash - old[joint], q[joint] + leash - old[joint])
         return old[joint] + np.clip(delta, -scale, scale)
 
@@ -201,7 +201,7 @@ class ArmController:
         return float(np.max(np.maximum(self._box[0] - pos, pos - self._box[1]), initial=0.0))
 
     def _gate(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Return the joint targets that may leave: within limits, speed and box, on the way from old to new."""
+        """Return the joint targets that may leave, on the way from old to new: limits, speed, box."""
         new = np.clip(new, self._low, self._high)
         change = new - old
         arm = self.kinematics.arm

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-
 from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics
 
@@ -88,8 +87,8 @@ class Expert:
 
     def reset(self) -> None:
         """Start an episode: draw this attempt's pace and aim."""
-        self.pace = 1.0 - self.variation * self.rng.uniform(0.0, 0.4)
-        self.aim = self.variation * self.rng.normal(0.0, 0.002, 3)
+        self.pace = 1.0 - self.variation * self.rng.uniform(0.2, 0.6)
+        self.aim = self.variation * self.rng.normal(0.0, 0.0015, 3)
         self._tremor = np.zeros(3)
 
     def tip(self, state: dict[str, float]) -> np.ndarray:
@@ -173,11 +172,12 @@ class PickExpert(Expert):
         opening = (value(state, self._gripper) - self._closed) / (self._open - self._closed)
         along = float(way @ self._across)  # + towards the moving jaw
         aside = float(np.hypot(*(way - along * self._across)[:2]))
-        # Closing jaws push the object against the fixed one, so further that way still counts as between.
+        # Jaws that have begun to close shift and turn the object: no reason to let go again.
+        slack = 1.0 if opening > 0.9 else 2.0
         around = (
             -self._half_gap < along < self._half_gap - 0.3 * self._width
-            and aside < 0.35 * self._width
-            and abs(way[2]) < 0.35 * self._width
+            and aside < slack * 0.2 * self._width
+            and abs(way[2]) < slack * 0.16 * self._width
         )
         return way, around, opening
 
@@ -203,7 +203,7 @@ class PickExpert(Expert):
         """Come from above: over the object first, down a funnel, with the jaws open before the way down."""
         beside = float(np.hypot(*way[:2]))
         clearance = self.object.height * 2.0 + 0.01  # of the jaws' tips over the object's top
-        above = np.clip(3.0 * (beside - 0.25 * self._width), 0.0, clearance)
+        above = np.clip(3.0 * (beside - 0.2 * self._width), 0.0, clearance)
         if opening < 0.85:
             above = clearance
         motion = way + np.array([0.0, 0.0, above])
@@ -255,7 +255,7 @@ class Operator:
 
     patience = 8
     gain = 0.7
-    setback = 4.0
+    setback = 5.0
     turn = 10
 
     def __init__(
