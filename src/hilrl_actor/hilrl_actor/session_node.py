@@ -9,6 +9,7 @@ from pathlib import Path
 from rclpy.node import Node
 
 from hilrl_actor.session import PHASE_NAMES, PLANS, Goals, Session, write_json
+from hilrl_data.curves import draw, read_curve
 from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, OperatorEvent, Recording, Reward
 from hilrl_msgs.srv import Reset
 from hilrl_ros import qos
@@ -286,6 +287,8 @@ class SessionNode(Node):
             return
         summary = self.session.summary(self.contract.period) | self._counters()
         write_json(self.session.folder / "summary.json", summary)
+        if self.session.of_phase("train"):
+            draw([read_curve(self.session.folder)], self.session.folder / "learning_curve.png", self.params.window)
         self.log.close()
         self.show()
         self.get_logger().info(f"done: {self.session.folder}/summary.json")
