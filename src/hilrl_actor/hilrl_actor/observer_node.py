@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
+from hilrl_ros.contract import load_contract
+from hilrl_ros.messages import message_class, nanoseconds
+from hilrl_ros.node import ask_for_realtime, declare, param, run
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from hilrl_actor.observer import JOINT_STATES, Observer
 from hilrl_msgs.msg import Episode, Observation
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import message_class, nanoseconds
-from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
 @dataclass
@@ -37,7 +37,9 @@ class ObserverNode(Node):
         types |= {entry.topic: message_class(entry.type) for entry in contract.state}
         types |= {camera.topic: Image for camera in contract.cameras.values()}
         for topic, kind in types.items():
-            self.create_subscription(kind, topic, lambda msg, t=topic: self.send(self.observer.add(t, msg)), qos.SENSOR)
+            self.create_subscription(
+                kind, topic, lambda msg, t=topic: self.send(self.observer.add(t, msg)), qos.SENSOR
+            )
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         ask_for_realtime(self)
 

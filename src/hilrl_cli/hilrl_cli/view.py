@@ -84,7 +84,9 @@ class RunView:
             f"   {self._eta(status, speed)}",
         )
         title = f"hilrl  {status['task']}  {status['agent']}  seed {status['seed']}"
-        return Panel(Group(table), title=title, title_align="left", subtitle=str(self.folder), subtitle_align="left")
+        return Panel(
+            Group(table), title=title, title_align="left", subtitle=str(self.folder), subtitle_align="left"
+        )
 
     def _phases(self, phase: str) -> Text:
         text = Text()

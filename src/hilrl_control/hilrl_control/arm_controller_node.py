@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from hilrl_ros.contract import EE_AXES, load_contract
+from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
+from hilrl_ros.node import ask_for_realtime, declare, param, run
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -10,9 +13,6 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from hilrl_control.arm import ArmController
 from hilrl_msgs.msg import Action
 from hilrl_ros import qos
-from hilrl_ros.contract import EE_AXES, load_contract
-from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
-from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
 @dataclass
@@ -39,7 +39,9 @@ class ArmControllerNode(Node):
         self.joints: JointState | None = None
         self.waiting: Action | None = None
         self.done: tuple[Action, JointTrajectory] | None = None
-        self.targets = self.create_publisher(JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP)
+        self.targets = self.create_publisher(
+            JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
+        )
         self.executed = self.create_publisher(Action, "executed_action", qos.STEP)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(Action, "command", self.on_command, qos.STEP)
@@ -73,7 +75,9 @@ class ArmControllerNode(Node):
         try:
             result = self.arm.step(measured, self.action(msg)) if msg.action else self.arm.still()
         except ValueError as e:
-            self.get_logger().error(f"command of step {msg.step} refused, the arm holds: {e}", throttle_duration_sec=1.0)
+            self.get_logger().error(
+                f"command of step {msg.step} refused, the arm holds: {e}", throttle_duration_sec=1.0
+            )
             result = self.arm.still()
         report = Action(
             header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller,
@@ -82,7 +86,9 @@ class ArmControllerNode(Node):
         point = JointTrajectoryPoint(positions=result.target.tolist())
         point.time_from_start.nanosec = to_time(round(1e9 / self.contract.control_rate)).nanosec
         point.time_from_start.sec = to_time(round(1e9 / self.contract.control_rate)).sec
-        trajectory = JointTrajectory(header=msg.header, joint_names=list(self.contract.joints), points=[point])
+        trajectory = JointTrajectory(
+            header=msg.header, joint_names=list(self.contract.joints), points=[point]
+        )
         self.done = (report, trajectory)
         self.send(report, trajectory)
 

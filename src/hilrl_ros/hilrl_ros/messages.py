@@ -114,7 +114,9 @@ def observation_arrays(msg: Observation, contract: Contract) -> dict[str, Any]:
             f"{len(contract.state)}"
         )
     if len(msg.images) != len(contract.cameras):
-        raise ValueError(f"observation has {len(msg.images)} images, the contract names {list(contract.cameras)}")
+        raise ValueError(
+            f"observation has {len(msg.images)} images, the contract names {list(contract.cameras)}"
+        )
     images = {name: to_rgb(image) for name, image in zip(contract.cameras, msg.images, strict=True)}
     return {"state": np.array(msg.state, np.float32), "images": images}
 
@@ -161,7 +163,11 @@ class Joiner:
                 yield step
 
     def _complete(self, key: tuple[int, int]) -> Step | None:
-        observation, executed, reward = self.observations.get(key), self.executed.get(key), self.rewards.get(key)
+        observation, executed, reward = (
+            self.observations.get(key),
+            self.executed.get(key),
+            self.rewards.get(key),
+        )
         if observation is None or executed is None or reward is None:
             return None
         final = None

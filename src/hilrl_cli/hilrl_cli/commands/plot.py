@@ -12,8 +12,12 @@ from hilrl_cli.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs")
-    parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"), help="PNG (default: curves.png)")
-    parser.add_argument("--window", type=int, default=20, help="episodes a point is the mean of (default: 20)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("curves.png"), help="PNG (default: curves.png)"
+    )
+    parser.add_argument(
+        "--window", type=int, default=20, help="episodes a point is the mean of (default: 20)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

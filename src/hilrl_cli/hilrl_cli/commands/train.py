@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", help="name from config/robots or a path")
     parser.add_argument("--seed", type=int, help="of scenes, exploration and learning")
     parser.add_argument("--run", help="name of the run's folder")
-    parser.add_argument("arguments", nargs="*", metavar="name:=value", help="more arguments of sim.launch.yaml")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="name:=value", help="more arguments of sim.launch.yaml"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
