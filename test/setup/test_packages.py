@@ -1,0 +1,125 @@
+"""Packages say the truth about themselves: versions, dependencies, executables."""
+
+import ast
+import configparser
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = [ROOT / "package.xml", *sorted((ROOT / "src").glob("*/package.xml"))]
+PYTHON = [m.parent for m in MANIFESTS if (m.parent / "setup.py").is_file()]
+# What a module is called in package.xml, where that is not its own name (rosdep's names, or ours).
+ROSDEP = {
+    "av": "python3-av-pip",
+    "gymnasium": "python3-gymnasium-pip",
+    "matplotlib": "python3-matplotlib",
+    "mujoco": "python3-mujoco-pip",
+    "numpy": "python3-numpy",
+    "psutil": "python3-psutil",
+    "pygame": "python3-pygame",
+    "rich": "python3-rich",
+    "rosbags": "python3-rosbags-pip",
+    "safetensors": "python3-safetensors-pip",
+    "tensorboard": "python3-tensorboard-pip",
+    "torch": "python3-torch-pip",
+    "yaml": "python3-yaml",
+}
+
+
+def setup_arguments(package):
+    """Keyword arguments of a package's setup(), those that are literals; `name = …` above it is known."""
+    tree = ast.parse((package / "setup.py").read_text())
+    names = {
+        node.targets[0].id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    }
+    (call,) = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "setup"]
+    arguments = {}
+    for keyword in call.keywords:
+        if isinstance(keyword.value, ast.Name):
+            arguments[keyword.arg] = names.get(keyword.value.id)
+        else:
+            try:
+                arguments[keyword.arg] = ast.literal_eval(keyword.value)
+            except ValueError:
+                continue
+    return arguments
+
+
+def manifest(path):
+    return ElementTree.parse(path).getroot()
+
+
+def ids(paths):
+    return [str(path.relative_to(ROOT)) or "." for path in paths]
+
+
+def test_every_package_has_the_same_version_licence_and_maintainer():
+    def facts(path):
+        root = manifest(path)
+        maintainer = root.find("maintainer")
+        return root.findtext("version"), root.findtext("license"), maintainer.text, maintainer.get("email")
+
+    assert len({facts(path) for path in MANIFESTS}) == 1
+
+
+@pytest.mark.parametrize("package", PYTHON, ids=ids(PYTHON))
+def test_setup_py_agrees_with_package_xml(package):
+    root, setup = manifest(package / "package.xml"), setup_arguments(package)
+    assert (setup["name"], setup["version"]) == (root.findtext("name"), root.findtext("version"))
+    assert setup.get("description", root.findtext("description")) == root.findtext("description")
+
+
+def test_the_command_knows_the_version():
+    from hilrl_cli import __version__
+
+    assert __version__ == manifest(ROOT / "package.xml").findtext("version")
+
+
+def test_the_root_package_depends_on_every_other():
+    depends = {d.text for d in manifest(ROOT / "package.xml").findall("exec_depend")}
+    assert {manifest(m).findtext("name") for m in MANIFESTS[1:]} <= depends
+
+
+def imported(package):
+    """Modules from outside that the package's code imports."""
+    found = set()
+    for file in (package / package.name).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - {package.name} - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("package", PYTHON, ids=ids(PYTHON))
+def test_imports_are_declared(package):
+    root = manifest(package / "package.xml")
+    declared = {element.text for element in root if element.tag.endswith("depend")}
+    for module in imported(package):
+        assert ROSDEP.get(module, module) in declared, f"{package.name}/package.xml lacks {module}"
+
+
+@pytest.mark.parametrize("package", PYTHON, ids=ids(PYTHON))
+def test_executables_exist_and_lie_where_ros2_run_looks(package):
+    scripts = setup_arguments(package).get("entry_points", {}).get("console_scripts", [])
+    for script in scripts:
+        module, function = re.fullmatch(r"\S+ = ([\w.]+):(\w+)", script).groups()
+        file = package / Path(*module.split("."))
+        tree = ast.parse((file if file.suffix else file.with_suffix(".py")).read_text())
+        defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+        assert function in defined, f"{script}: {module} has no {function}()"
+    if scripts and package.name != "hilrl_cli":  # `hilrl` itself belongs on the PATH
+        config = configparser.ConfigParser()
+        config.read(package / "setup.cfg")
+        assert (
+            config["develop"]["script_dir"]
+            == config["install"]["install_scripts"]
+            == f"$base/lib/{package.name}"
+        )
