@@ -126,6 +126,8 @@ def test_the_rich_example(demo, tmp_path, monkeypatch, arguments):
         "node: {pkg: demo, exec: plain, param: [{name: x, value: '1', type: int}]}",
         "node: {pkg: demo, exec: plain, param: [{name: x, value: \"$(eval '[1, 2.0]')\"}]}",
         "node: {pkg: demo, exec: plain, param: [{name: x, value: null}]}",
+        "node: {pkg: demo, exec: plain, param: [{name: x, value: [a, $(eval '1')]}]}",
+        "node: {pkg: demo, exec: plain, args: it's}",
         "node: {pkg: demo, exec: plain, param: [{value: 1}]}",
         "node: {pkg: demo, exec: plain, param: [{name: x}]}",
         "nodes: {pkg: demo, exec: plain}",
