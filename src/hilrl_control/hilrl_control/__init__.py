@@ -1,1 +1,1 @@
-"""What may reach the arm: intervention mux and arm controller."""
+"""What may reach the arm: arm controller and intervention mux."""

@@ -18,6 +18,13 @@ from typing import Any
 import yaml
 
 ACTION_TYPES = ("ee_delta", "joint_delta", "joint_position")
+# beginnings of fields that tell the message type of their topic
+_TYPE_OF_FIELD = {
+    **dict.fromkeys(("position[", "velocity[", "effort[", "tip."), "sensor_msgs/msg/JointState"),
+    "pose.": "geometry_msgs/msg/PoseStamped",
+    "wrench.": "geometry_msgs/msg/WrenchStamped",
+    "twist.": "geometry_msgs/msg/TwistStamped",
+}
 EE_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
@@ -35,6 +42,7 @@ class StateEntry:
         field: Path in the message; on a JointState also `position[joint]`, `tip.x`.
         unit: SI unit, for people and datasets.
         minus: Name of an earlier entry that is subtracted, or "".
+        type: Message type of the topic as `package/msg/Name`; may be left out where the field tells it.
     """
 
     name: str
@@ -42,6 +50,7 @@ class StateEntry:
     field: str
     unit: str
     minus: str = ""
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,8 @@ class Contract:
         box_min: Lower bounds of the tip in base_frame, m.
         box_max: Upper bounds of the tip in base_frame, m.
         home: Joint positions (rad) in the order of `joints`.
+        sim: What only a simulator needs (servos, collision, cameras, grasp); see `hilrl_sim.scene`. No
+            part of the contract proper: neither `to_dict` nor the hash knows it.
     """
 
     robot: str
@@ -116,6 +127,7 @@ class Contract:
     box_min: tuple[float, float, float]
     box_max: tuple[float, float, float]
     home: tuple[float, ...]
+    sim: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def period(self) -> float:
@@ -129,7 +141,9 @@ class Contract:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict (YAML and JSON types only) of the whole contract, as checkpoints carry it."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        data = json.loads(json.dumps(dataclasses.asdict(self)))
+        del data["sim"]
+        return data
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the contract's canonical JSON."""
@@ -163,30 +177,6 @@ def contract_hash(contract: dict[str, Any]) -> str:
     """Return the short hash of a contract dict (see `Contract.hash`)."""
     text = json.dumps(contract, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def first_difference(a: dict[str, Any], b: dict[str, Any], path: str = "") -> str | None:
-    """Name the first key at which two contract dicts differ, with both values; None if equal."""
-    for key in [*a, *(k for k in b if k not in a)]:
-        where = f"{path}{key}"
-        if key not in a or key not in b:
-            return f"{where} is {'missing' if key not in a else a[key]!r} here and " + (
-                f"{'missing' if key not in b else b[key]!r} there"
-            )
-        if isinstance(a[key], dict) and isinstance(b[key], dict):
-            inner = first_difference(a[key], b[key], where + ".")
-            if inner:
-                return inner
-        elif isinstance(a[key], list) and isinstance(b[key], list) and len(a[key]) != len(b[key]):
-            return f"{where} has {len(a[key])} entries here and {len(b[key])} there"
-        elif isinstance(a[key], list) and isinstance(b[key], list):
-            for i, (x, y) in enumerate(zip(a[key], b[key], strict=True)):
-                inner = first_difference({f"[{i}]": x}, {f"[{i}]": y}, where)
-                if inner:
-                    return inner
-        elif a[key] != b[key]:
-            return f"{where} is {a[key]!r} here and {b[key]!r} there"
-    return None
 
 
 def load_contract(robot: str | Path, task: str | Path | None = None) -> tuple[Contract, Task | None]:
@@ -229,7 +219,9 @@ def find_config(kind: str, name: str | Path) -> Path:
     if found.is_file():
         return found
     known = sorted(p.stem for p in folder.glob("*.yaml"))
-    raise ContractError(f"{kind[:-1]} '{name}' is unknown{_nearest(str(name), known)}; there are: {', '.join(known)}")
+    raise ContractError(
+        f"{kind[:-1]} '{name}' is unknown{_nearest(str(name), known)}; there are: {', '.join(known)}"
+    )
 
 
 def config_folder() -> Path:
@@ -280,7 +272,11 @@ def _nearest(name: str, allowed: list[str]) -> str:
 
 
 def check_keys(
-    where: str, data: Any, required: tuple[str, ...], optional: tuple[str, ...] = (), error: type = ContractError
+    where: str,
+    data: Any,
+    required: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    error: type = ContractError,
 ) -> None:
     """Raise `error` unless `data` is a mapping with all required and no unknown keys."""
     if not isinstance(data, dict):
@@ -288,7 +284,9 @@ def check_keys(
     allowed = sorted(required + optional)
     for key in data:
         if key not in allowed:
-            raise error(f"{where}.{key}: unknown key{_nearest(str(key), allowed)}; allowed: {', '.join(allowed)}")
+            raise error(
+                f"{where}.{key}: unknown key{_nearest(str(key), allowed)}; allowed: {', '.join(allowed)}"
+            )
     for key in required:
         if key not in data:
             raise error(f"{where}: key '{key}' is missing; required: {', '.join(required)}")
@@ -305,8 +303,14 @@ def _state(where: str, entries: Any) -> list[StateEntry]:
         raise ContractError(f"{where}: is {entries!r}, expected a list of {{name, topic, field, unit}}")
     out = []
     for i, e in enumerate(entries):
-        check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus",))
-        out.append(StateEntry(**{k: str(v) for k, v in e.items()}))
+        check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus", "type"))
+        entry = {k: str(v) for k, v in e.items()}
+        kind = entry.get("type") or next((t for f, t in _TYPE_OF_FIELD.items() if entry["field"].startswith(f)), "")
+        if not kind:
+            raise ContractError(
+                f"{where}[{i}].field: '{entry['field']}' does not tell the message type; add 'type: package/msg/Name'"
+            )
+        out.append(StateEntry(**(entry | {"type": kind})))
     return out
 
 
@@ -317,12 +321,16 @@ def _cameras(where: str, cameras: Any) -> dict[str, Camera]:
     for name, c in cameras.items():
         check_keys(f"{where}.{name}", c, ("topic", "size"), ("crop",))
         size, crop = c["size"], c.get("crop")
-        if not (isinstance(size, list) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)):
+        if not (
+            isinstance(size, list) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)
+        ):
             raise ContractError(f"{where}.{name}.size: is {size!r}, expected [height, width] in pixels")
         if crop is not None and not (
             isinstance(crop, list) and len(crop) == 4 and all(isinstance(v, int) and v >= 0 for v in crop)
         ):
-            raise ContractError(f"{where}.{name}.crop: is {crop!r}, expected [x, y, width, height] in pixels or null")
+            raise ContractError(
+                f"{where}.{name}.crop: is {crop!r}, expected [x, y, width, height] in pixels or null"
+            )
         out[str(name)] = Camera(str(c["topic"]), (size[0], size[1]), tuple(crop) if crop else None)
     return out
 
@@ -337,7 +345,9 @@ def _action(where: str, raw: Any, joints: tuple[str, ...]) -> ActionSpace:
         raise ContractError(f"{where}.scale: is {raw['scale']!r}, expected names with numbers")
     for name in raw["scale"]:
         if name not in allowed:
-            raise ContractError(f"{where}.scale.{name}: unknown name for {kind}; allowed: {', '.join(allowed)}")
+            raise ContractError(
+                f"{where}.scale.{name}: unknown name for {kind}; allowed: {', '.join(allowed)}"
+            )
     scale = tuple(_number(f"{where}.scale.{n}", v, 1e-6, 10.0) for n, v in raw["scale"].items())
     return ActionSpace(kind, tuple(raw["scale"]), scale)
 
@@ -347,11 +357,13 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
         "state", "cameras", "action", "box", "home",
     )  # fmt: skip
-    check_keys(file, raw, keys)
+    check_keys(file, raw, keys, ("sim",))
     check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
     joints = tuple(str(j) for j in raw["joints"])
     if raw["gripper_joint"] not in joints:
-        raise ContractError(f"{file}.gripper_joint: '{raw['gripper_joint']}' is not one of {', '.join(joints)}")
+        raise ContractError(
+            f"{file}.gripper_joint: '{raw['gripper_joint']}' is not one of {', '.join(joints)}"
+        )
     check_keys(f"{file}.home", raw["home"], joints)
     check_keys(f"{file}.box", raw["box"], ("min", "max"))
     low, high = raw["box"]["min"], raw["box"]["max"]
@@ -365,7 +377,9 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         if e.name in seen:
             raise ContractError(f"{task_file or file}.state: '{e.name}' stands twice; names must be unique")
         if e.minus and e.minus not in seen:
-            raise ContractError(f"{task_file or file}.state.{e.name}.minus: '{e.minus}' is not an earlier entry")
+            raise ContractError(
+                f"{task_file or file}.state.{e.name}.minus: '{e.minus}' is not an earlier entry"
+            )
         seen.append(e.name)
     cameras = _cameras(f"{file}.cameras", raw["cameras"])
     if "cameras" in task:
@@ -385,6 +399,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         box_min=tuple(float(v) for v in low),
         box_max=tuple(float(v) for v in high),
         home=tuple(_number(f"{file}.home.{j}", raw["home"][j], -7.0, 7.0) for j in joints),
+        sim=raw.get("sim", {}),
     )
 
 

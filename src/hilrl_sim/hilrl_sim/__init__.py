@@ -1,1 +1,1 @@
-"""MuJoCo simulator node, scenes, scripted operator."""
+"""MuJoCo simulation of a contract's arm, its scenes, and the scripted operator."""

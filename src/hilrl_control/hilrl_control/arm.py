@@ -1,0 +1,238 @@
+"""Arm controller: normalised actions in, safe joint targets out. Knows no particular arm, no ROS.
+
+Every action type ends in the same gate: joint limits, joint speed, and the tip's box. What leaves
+the gate is what is reported as executed, so the learner sees the motion that happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hilrl_ros.contract import Contract
+from hilrl_ros.kinematics import Kinematics, matrix_rpy, rpy_matrix
+
+LEASH_PERIODS = 2.0  # a target runs at most this many full actions ahead of what was measured
+LEAD_BACK = 0.05  # m/s with which a tip outside the box is led back
+TURN_BACK = 1.0  # rad/s with which an orientation nobody commands returns to its reference
+TRACKING = 1e-3  # m, inverse kinematics this near to the target counts as there
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What one step commanded.
+
+    Attributes:
+        target: Joint targets [n], rad, in the order of the contract's joints.
+        action: Executed action [A] in [-1, 1]: the commanded motion in the contract's action space
+            after all limits.
+    """
+
+    target: np.ndarray
+    action: np.ndarray
+
+
+class ArmController:
+    """Turns actions of the contract's action space into joint targets.
+
+    The controller integrates what it commanded, not what was measured, so friction and sag do not
+    swallow small actions; a leash to the measurement (`LEASH_PERIODS` full actions) keeps it from
+    winding up when the arm is held by the table or by a person.
+
+    With `ee_delta`, x, y, z move the tip along the axes of the base frame, and roll, pitch, yaw turn it
+    about them, relative to the orientation that the tip has in the home pose. Angles that the action
+    does not name are held at the home pose's: the gripper keeps its heading in the base frame while the
+    pan joint swings, as a person who looks through a fixed camera expects, and a cube's yaw relative to
+    the jaws does not depend on where it lies. An arm with fewer than six joints comes as near as it can.
+    """
+
+    def __init__(self, contract: Contract):
+        """Load the arm's kinematics; raises `ContractError` if the model does not fit the contract."""
+        self.contract = contract
+        self.kinematics = Kinematics(contract)
+        self._type = contract.action.type
+        self._names = contract.action.names
+        self._scale = np.array(contract.action.scale)
+        self._low, self._high = self.kinematics.joint_limits.T
+        self._reach = contract.max_joint_speed * contract.period  # rad per step
+        self._box = np.array([contract.box_min, contract.box_max])
+        self._home_R = self.kinematics.forward(np.array(contract.home))[1]
+        self._gripper = contract.joints.index(contract.gripper_joint)
+        axes = ("x", "y", "z", "roll", "pitch", "yaw")
+        if self._type == "ee_delta":
+            self._ee_scale = np.array(
+                [dict(zip(self._names, self._scale, strict=True)).get(a, 0.0) for a in axes]
+            )
+            self._slots = [(i, axes.index(n)) for i, n in enumerate(self._names) if n in axes]
+        else:
+            self._index = np.array([contract.joints.index(n) for n in self._names])
+        self._target: np.ndarray | None = None
+        self._pose = np.zeros(6)  # ee_delta: commanded x, y, z and roll, pitch, yaw relative to home
+
+    def reset(self, q_measured: np.ndarray) -> None:
+        """Anchor the targets at the measured joints [n], rad: at a new episode or after a pause.
+
+        Raises:
+            ValueError: Not n finite numbers.
+        """
+        q = self._check("measured joints", q_measured, len(self.contract.joints))
+        self._target = np.clip(q, self._low, self._high)
+        self._pose = self._pose_of(self._target)
+
+    def hold(self) -> np.ndarray:
+        """Return the last joint targets [n], rad.
+
+        Raises:
+            ValueError: `reset` was never called.
+        """
+        if self._target is None:
+            raise ValueError(
+                "the arm controller has no target yet; call reset with the measured joints first"
+            )
+        return self._target.copy()
+
+    def step(self, q_measured: np.ndarray, action: np.ndarray) -> Executed:
+        """Command one control period.
+
+        Args:
+            q_measured: Measured joint positions [n], rad.
+            action: Action [A]; what lies outside [-1, 1] is clipped.
+
+        Raises:
+            ValueError: A wrong size, NaN or infinity; nothing was changed, the caller holds.
+        """
+        old = self.hold()
+        q = self._check("measured joints", q_measured, len(self.contract.joints))
+        a = np.clip(self._check("action", action, len(self._names)), -1.0, 1.0)
+        if self._type == "ee_delta":
+            return self._step_ee(old, q, a)
+        return self._step_joints(old, q, a)
+
+    def _step_ee(self, old: np.ndarray, q: np.ndarray, a: np.ndarray) -> Executed:
+        delta = np.zeros(6)
+        for i, slot in self._slots:
+            delta[slot] = a[i] * self._ee_scale[slot]
+        pose = self._pose.copy()
+        named = self._ee_scale > 0
+        reach = np.where(named, self._ee_scale, 0.0)
+        # Leash first, box second, step last: each later limit may only shorten the motion.
+        measured = self._pose_of(q)
+        offset = measured - pose
+        offset[3:] = (offset[3:] + np.pi) % (2 * np.pi) - np.pi
+        leash = LEASH_PERIODS * reach
+        delta = np.where(named, np.clip(delta, offset - leash, offset + leash), 0.0)
+        delta = np.clip(delta, -reach, reach)
+        delta[:3] = self._into_box(pose[:3], delta[:3])
+        turn = TURN_BACK * self.contract.period
+        delta[3:] = np.where(named[3:], delta[3:], np.clip(-pose[3:], -turn, turn))
+        pose += delta
+
+        new = self.kinematics.step_ik(old, pose[:3], rpy_matrix(pose[3:]) @ self._home_R)
+        for i, name in enumerate(self._names):
+            if name == "gripper":
+                new[self._gripper] = self._leashed(
+                    old, q, self._gripper, a[i] * self._scale[i], self._scale[i]
+                )
+        target = self._gate(old, new)
+        pose = self._reached(pose, target)
+        executed = np.zeros(len(self._names))
+        moved = pose - self._pose
+        moved[3:] = (moved[3:] + np.pi) % (2 * np.pi) - np.pi
+        for i, slot in self._slots:
+            executed[i] = moved[slot] / self._ee_scale[slot]
+        for i, name in enumerate(self._names):
+            if name == "gripper":
+                executed[i] = (target[self._gripper] - old[self._gripper]) / self._scale[i]
+        self._target, self._pose = target, pose
+        return Executed(target.copy(), np.clip(executed, -1.0, 1.0))
+
+    def _step_joints(self, old: np.ndarray, q: np.ndarray, a: np.ndarray) -> Executed:
+        new = old.copy()
+        for i, joint in enumerate(self._index):
+            if self._type == "joint_delta":
+                new[joint] = self._leashed(old, q, joint, a[i] * self._scale[i], self._scale[i])
+            else:
+                wanted = self._low[joint] + (a[i] + 1.0) / 2.0 * (self._high[joint] - self._low[joint])
+                new[joint] = self._leashed(old, q, joint, wanted - old[joint], self._reach)
+        pos, R = self.kinematics.forward(old)
+        if self._outside(pos) > TRACKING:
+            back = self.kinematics.step_ik(old, pos + self._into_box(pos, np.zeros(3)), R)
+            arm = np.intersect1d(self._index, self.kinematics.arm)
+            new[arm] = back[arm]
+        target = self._gate(old, new)
+        if self._type == "joint_delta":
+            executed = (target - old)[self._index] / self._scale
+        else:
+            span = (self._high - self._low)[self._index]
+            executed = 2.0 * (target - self._low)[self._index] / span - 1.0
+        self._target, self._pose = target, self._pose_of(target)
+        return Executed(target.copy(), np.clip(executed, -1.0, 1.0))
+
+    def _leashed(self, old: np.ndarray, q: np.ndarray, joint: int, delta: float, scale: float) -> float:
+        """Return the joint's target moved by delta, at most LEASH_PERIODS · scale away from the measured."""
+        leash = LEASH_PERIODS * scale
+        delta = np.clip(delta, q[joint] - leash - old[joint], q[joint] + leash - old[joint])
+        return old[joint] + np.clip(delta, -scale, scale)
+
+    def _into_box(self, pos: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Shorten delta [3] so pos + delta stays in the box; outside it, lead back and never further out."""
+        low, high = self._box
+        back = LEAD_BACK * self.contract.period
+        floor = np.minimum(low, pos + back)  # inside: the bound; below it: a little above where we are
+        ceiling = np.maximum(high, pos - back)
+        return np.clip(pos + delta, floor, ceiling) - pos
+
+    def _outside(self, pos: np.ndarray) -> float:
+        """Return how far pos [3] lies outside the box, m (0 inside)."""
+        return float(np.max(np.maximum(self._box[0] - pos, pos - self._box[1]), initial=0.0))
+
+    def _gate(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Return the joint targets that may leave: within limits, speed and box, on the way from old to new."""
+        new = np.clip(new, self._low, self._high)
+        change = new - old
+        arm = self.kinematics.arm
+        fastest = np.abs(change[arm]).max(initial=0.0)
+        if fastest > self._reach:
+            change[arm] *= self._reach / fastest  # all joints alike, so the direction is kept
+        change[self._gripper] = np.clip(change[self._gripper], -self._reach, self._reach)
+        allowed = max(self._outside(self.kinematics.forward(old)[0]), TRACKING)
+        if self._outside(self.kinematics.forward(old + change)[0]) > allowed:
+            low, high = 0.0, 1.0
+            for _ in range(10):
+                middle = (low + high) / 2
+                tried = old.copy()
+                tried[arm] += middle * change[arm]
+                if self._outside(self.kinematics.forward(tried)[0]) > allowed:
+                    high = middle
+                else:
+                    low = middle
+            change[arm] *= low
+        return old + change
+
+    def _reached(self, pose: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return the commanded pose, or where the targets really lead if that is somewhere else.
+
+        Re-anchoring only then keeps the millimetre fractions of inverse kinematics from adding up.
+        """
+        actual = self._pose_of(target)
+        if np.linalg.norm(actual[:3] - pose[:3]) > TRACKING:
+            pose = pose.copy()
+            pose[:3] = actual[:3]
+        return pose
+
+    def _pose_of(self, q: np.ndarray) -> np.ndarray:
+        """Return x, y, z and roll, pitch, yaw relative to the home orientation [6] for joints q [n]."""
+        pos, R = self.kinematics.forward(q)
+        return np.concatenate([pos, matrix_rpy(R @ self._home_R.T)])
+
+    @staticmethod
+    def _check(what: str, values: np.ndarray, size: int) -> np.ndarray:
+        array = np.asarray(values, dtype=float)
+        if array.shape != (size,):
+            raise ValueError(f"{what}: shape {array.shape}, expected ({size},)")
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{what}: holds NaN or infinity at {np.flatnonzero(~np.isfinite(array)).tolist()}"
+            )
+        return array

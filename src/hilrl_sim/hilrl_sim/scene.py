@@ -1,0 +1,349 @@
+"""Builds the MuJoCo scene of a contract's arm and a task's objects.
+
+Nothing here knows a particular arm: what a simulator needs beyond the URDF stands in the robot
+file under `sim` (see `SIM_KEYS`), what lies on the table in the task file under `scene`
+(see `OBJECT_KEYS`). Geometry is read from the URDF's meshes and simplified at load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from hilrl_ros.contract import Contract, ContractError, Task, check_keys
+from hilrl_ros.kinematics import Kinematics, arm_spec
+
+SIM_KEYS = ("timestep", "servos", "split", "friction", "grasp", "cameras")
+SERVO_KEYS = ("kp", "kv", "force", "damping", "frictionloss", "armature")
+CAMERA_KEYS = ("position", "look_at", "fovy")
+OBJECT_KEYS = ("shape", "size", "spawn")
+OBJECT_OPTIONS = ("mass", "friction", "color", "collides")
+SHAPES = {  # edge lengths; radius; radius and height
+    "box": (3, mujoco.mjtGeom.mjGEOM_BOX),
+    "sphere": (1, mujoco.mjtGeom.mjGEOM_SPHERE),
+    "cylinder": (2, mujoco.mjtGeom.mjGEOM_CYLINDER),
+}
+CELL = 0.0025  # m, visual meshes lose detail smaller than this
+HULL_VERTICES = 48  # per convex piece, plenty for contact and cheap
+VISUAL, COLLISION = 2, 3  # geom groups
+# Collision bits (contype, conaffinity): the arm meets objects and the table but not itself, whose
+# neighbouring hulls overlap; objects meet everything.
+ARM_BITS, OBJECT_BITS, TABLE_BITS, NO_BITS = (1, 0), (2, 3), (0, 3), (0, 0)
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object of the task's scene.
+
+    Attributes:
+        name: Name, also of its body.
+        shape: Key of `SHAPES`.
+        size: Sizes as `SHAPES` says, m.
+        height: Height of its centre above the table when it lies on it, m.
+        spawn: Ranges (low, high) of x, y, z in m and yaw in rad, in the base frame.
+        collides: Whether it is a body (True) or a mark in space.
+    """
+
+    name: str
+    shape: str
+    size: tuple[float, ...]
+    height: float
+    spawn: dict[str, tuple[float, float]]
+    collides: bool
+
+
+def scene_objects(task: Task) -> dict[str, SceneObject]:
+    """Return the objects of a task's scene by name.
+
+    Raises:
+        ContractError: A key is unknown or missing, or a value does not fit.
+    """
+    check_keys(f"{task.name}.scene", task.scene, (), ("objects", "home_spread"))
+    objects = {}
+    for name, raw in task.scene.get("objects", {}).items():
+        where = f"{task.name}.scene.objects.{name}"
+        check_keys(where, raw, OBJECT_KEYS, OBJECT_OPTIONS)
+        if raw["shape"] not in SHAPES:
+            raise ContractError(f"{where}.shape: is {raw['shape']!r}, expected one of {', '.join(SHAPES)}")
+        size = tuple(float(v) for v in raw["size"])
+        if len(size) != SHAPES[raw["shape"]][0] or min(size) <= 0:
+            raise ContractError(
+                f"{where}.size: is {raw['size']}, expected {SHAPES[raw['shape']][0]} positive metres "
+                f"for a {raw['shape']}"
+            )
+        height = {"box": size[-1] / 2, "sphere": size[0], "cylinder": size[-1] / 2}[raw["shape"]]
+        check_keys(f"{where}.spawn", raw["spawn"], ("x", "y"), ("z", "yaw"))
+        spawn = {"z": (height, height), "yaw": (0.0, 0.0)}
+        spawn |= {axis: (float(low), float(high)) for axis, (low, high) in raw["spawn"].items()}
+        collides = bool(raw.get("collides", True))
+        objects[name] = SceneObject(name, raw["shape"], size, height, spawn, collides)
+    return objects
+
+
+def build(contract: Contract, task: Task) -> mujoco.MjModel:
+    """Compile the scene: arm with position servos, table, light, objects, cameras.
+
+    Returns:
+        A model whose actuators are the contract's joints in order; objects are bodies by their names
+        (free joints, or mocap bodies for marks); cameras have the names of the robot file.
+
+    Raises:
+        ContractError: `sim` or `scene` does not fit, the message names the key.
+    """
+    sim = contract.sim
+    check_keys(f"{contract.robot}.sim", sim, SIM_KEYS)
+    spec = arm_spec(contract.model)
+    spec.option.timestep = float(sim["timestep"])
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC  # with impratio: a held object does not creep
+    spec.option.impratio = 10
+    _simplify_meshes(spec, contract)
+    _add_servos(spec, contract)
+    kinematics = Kinematics(contract)
+    base_pos, base_R = kinematics.base_pose()
+    _add_table(spec, base_pos)
+    for name, raw in task.scene.get("objects", {}).items():
+        _add_object(spec, scene_objects(task)[name], raw)
+    _add_cameras(spec, contract, base_pos, base_R)
+    try:
+        return spec.compile()
+    except ValueError as e:
+        raise ContractError(
+            f"{contract.robot}: MuJoCo cannot compile the scene: {' '.join(str(e).split())}"
+        ) from None
+
+
+def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
+    """Replace the URDF's meshes: visual ones decimated, collision ones by convex hulls.
+
+    A mesh named under `sim.split` becomes several hulls, cut along an axis of its file: the single
+    hull of an L-shaped jaw would fill the very gap that objects go into.
+    """
+    split = contract.sim["split"]
+    shapes = _load_meshes(spec)
+    for name in split:
+        if name not in shapes:
+            raise ContractError(
+                f"{contract.robot}.sim.split: no mesh '{name}'; the URDF has: {', '.join(shapes)}"
+            )
+        check_keys(f"{contract.robot}.sim.split.{name}", split[name], ("axis", "pieces"))
+    used: dict[str, list[str]] = {}
+    visuals = {g.parent.name for g in spec.geoms if g.group == 1}
+    for geom in list(spec.geoms):
+        visual = geom.group == 1
+        if geom.type != mujoco.mjtGeom.mjGEOM_MESH:
+            _configure(geom, visual, contract)
+            continue
+        if visual:
+            _use_mesh(spec, used, geom, f"{geom.meshname}_visual", [decimate(*shapes[geom.meshname], CELL)])
+            _configure(geom, True, contract)
+            continue
+        body, mesh, pos, quat, rgba = (
+            geom.parent,
+            geom.meshname,
+            geom.pos.copy(),
+            geom.quat.copy(),
+            geom.rgba.copy(),
+        )
+        if body.name not in visuals:  # a link without visuals shows its collision shape
+            shown = body.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba, meshname=mesh
+            )
+            _use_mesh(spec, used, shown, f"{mesh}_visual", [decimate(*shapes[mesh], CELL)])
+            _configure(shown, True, contract)
+        cuts = split.get(mesh)
+        pieces = _slabs(*shapes[mesh], cuts["axis"], cuts["pieces"]) if cuts else [(shapes[mesh][0], None)]
+        first = True
+        for i, piece in enumerate(pieces):
+            part = (
+                geom
+                if first
+                else body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba)
+            )
+            first = False
+            _use_mesh(spec, used, part, f"{mesh}_hull{i}", [piece])
+            _configure(part, False, contract)
+    for mesh in list(spec.meshes):
+        if mesh.name in shapes:
+            spec.delete(mesh)
+
+
+def _configure(geom: Any, visual: bool, contract: Contract) -> None:
+    geom.group = VISUAL if visual else COLLISION
+    geom.contype, geom.conaffinity = NO_BITS if visual else ARM_BITS
+    if visual:
+        geom.mass = 0.0
+    else:
+        geom.condim = 4  # with torsional friction: a pinched object does not spin about the contact
+        geom.friction = [float(contract.sim["friction"]), 0.01, 0.0001]
+
+
+def _use_mesh(spec: mujoco.MjSpec, used: dict, geom: Any, name: str, shape: list) -> None:
+    """Let the geom show the mesh `name`, added to the spec on first use."""
+    if name not in used:
+        used[name] = []
+        ((vertices, faces),) = shape
+        mesh = spec.add_mesh(name=name, uservert=vertices.ravel().astype(np.float32))
+        if faces is not None:
+            mesh.userface = faces.ravel().astype(np.int32)
+            mesh.smoothnormal = False
+            mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # decimation may leave holes
+        else:
+            mesh.maxhullvert = HULL_VERTICES
+    geom.meshname = name
+
+
+def _load_meshes(spec: mujoco.MjSpec) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return vertices [V, 3] (m, in the frame of the file) and faces [F, 3] of every mesh of the spec."""
+    bare = spec.copy()
+    for geom in bare.geoms:
+        geom.contype = geom.conaffinity = 0  # no hulls needed yet
+    for mesh in bare.meshes:
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    model = bare.compile()
+    shapes = {}
+    for i in range(model.nmesh):
+        vertices = model.mesh_vert[model.mesh_vertadr[i] :][: model.mesh_vertnum[i]].astype(float)
+        faces = model.mesh_face[model.mesh_faceadr[i] :][: model.mesh_facenum[i]]
+        R = np.empty(9)
+        mujoco.mju_quat2Mat(R, model.mesh_quat[i])
+        shapes[model.mesh(i).name] = vertices @ R.reshape(3, 3).T + model.mesh_pos[i], faces.copy()
+    return shapes
+
+
+def decimate(vertices: np.ndarray, faces: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """Merge the vertices of each cell of a grid into their mean and drop the faces that vanish.
+
+    Args:
+        vertices: [V, 3].
+        faces: [F, 3] indices.
+        cell: Edge of a grid cell, same unit as the vertices.
+
+    Returns:
+        Fewer vertices and faces of nearly the same shape.
+    """
+    _, index = np.unique(np.round(vertices / cell).astype(np.int64), axis=0, return_inverse=True)
+    index = index.ravel()
+    count = np.bincount(index)
+    merged = np.stack([np.bincount(index, vertices[:, k]) / count for k in range(3)], axis=1)
+    faces = index[faces]
+    kept = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    _, first = np.unique(np.sort(faces[kept], axis=1), axis=0, return_index=True)
+    return merged, faces[kept][np.sort(first)]
+
+
+def _slabs(vertices: np.ndarray, faces: np.ndarray, axis: str, pieces: int) -> list[tuple[np.ndarray, None]]:
+    """Cut a mesh into slabs of equal thickness along an axis; return the points of each, for its hull."""
+    k = "xyz".index(axis)
+    bounds = np.linspace(vertices[:, k].min(), vertices[:, k].max(), pieces + 1)
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.sort(edges, axis=1), axis=0)
+    a, b = vertices[edges[:, 0]], vertices[edges[:, 1]]
+    points = [vertices]
+    for cut in bounds[1:-1]:
+        crossing = (a[:, k] - cut) * (b[:, k] - cut) < 0
+        share = (cut - a[crossing, k]) / (b[crossing, k] - a[crossing, k])
+        points.append(a[crossing] + share[:, None] * (b[crossing] - a[crossing]))
+    everything = np.concatenate(points)
+    slack = 1e-9
+    slabs = []
+    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        inside = everything[(everything[:, k] >= low - slack) & (everything[:, k] <= high + slack)]
+        if len(inside) >= 4:
+            slabs.append((inside, None))
+    return slabs
+
+
+def _add_servos(spec: mujoco.MjSpec, contract: Contract) -> None:
+    servos = contract.sim["servos"]
+    check_keys(f"{contract.robot}.sim.servos", servos, SERVO_KEYS, ("overrides",))
+    for name in servos.get("overrides", {}):
+        if name not in contract.joints:
+            raise ContractError(
+                f"{contract.robot}.sim.servos.overrides: '{name}' is not one of {', '.join(contract.joints)}"
+            )
+        check_keys(f"{contract.robot}.sim.servos.overrides.{name}", servos["overrides"][name], (), SERVO_KEYS)
+    for name in contract.joints:
+        own = servos | servos.get("overrides", {}).get(name, {})
+        joint = spec.joint(name)
+        # Newer MuJoCo releases hold these as arrays, older ones as numbers.
+        for key in ("damping", "frictionloss", "armature"):
+            value = getattr(joint, key)
+            setattr(joint, key, np.full_like(value, own[key]) if isinstance(value, np.ndarray) else own[key])
+        actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.set_to_position(kp=float(own["kp"]), kv=float(own["kv"]))
+        actuator.forcelimited = True
+        actuator.forcerange = [-float(own["force"]), float(own["force"])]
+
+
+def _add_table(spec: mujoco.MjSpec, base_pos: np.ndarray) -> None:
+    """Add table top (at the height of the base frame), sky and two lights."""
+    spec.add_texture(
+        name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=[0.82, 0.86, 0.90], rgb2=[0.55, 0.62, 0.70], width=64, height=64,
+    )  # fmt: skip
+    spec.add_texture(
+        name="table", type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        rgb1=[0.62, 0.60, 0.57], rgb2=[0.58, 0.56, 0.53], width=128, height=128,
+    )  # fmt: skip
+    table = spec.add_material(name="table", texrepeat=[10, 10], texuniform=True, specular=0.1)
+    table.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "table"
+    contype, conaffinity = TABLE_BITS
+    spec.worldbody.add_geom(
+        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0.8, 0.8, 0.05], pos=base_pos, material="table",
+        contype=contype, conaffinity=conaffinity, friction=[1.0, 0.005, 0.0001],
+    )  # fmt: skip
+    spec.visual.headlight.ambient = [0.45, 0.45, 0.45]
+    spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
+    for pos, strength in (([0.6, -0.6, 1.2], 0.45), ([0.2, 0.7, 1.0], 0.2)):
+        spec.worldbody.add_light(
+            pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3, castshadow=False,
+        )  # fmt: skip
+
+
+def _add_object(spec: mujoco.MjSpec, item: SceneObject, raw: dict[str, Any]) -> None:
+    body = spec.worldbody.add_body(name=item.name, mocap=not item.collides)
+    size = np.zeros(3)
+    size[: len(item.size)] = item.size
+    if item.shape == "box":
+        size /= 2
+    elif item.shape == "cylinder":
+        size[1] /= 2
+    contype, conaffinity = OBJECT_BITS if item.collides else NO_BITS
+    geom = body.add_geom(
+        name=item.name, type=SHAPES[item.shape][1], size=size, rgba=[*raw.get("color", (0.7, 0.7, 0.7)), 1.0],
+        contype=contype, conaffinity=conaffinity,
+    )  # fmt: skip
+    if item.collides:
+        body.add_freejoint()
+        geom.mass = float(raw.get("mass", 0.05))
+        geom.condim = 4
+        geom.friction = [float(raw.get("friction", 1.0)), 0.005, 0.0001]
+
+
+def _add_cameras(spec: mujoco.MjSpec, contract: Contract, base_pos: np.ndarray, base_R: np.ndarray) -> None:
+    for name, raw in contract.sim["cameras"].items():
+        where = f"{contract.robot}.sim.cameras.{name}"
+        check_keys(where, raw, CAMERA_KEYS, ("link", "up"))
+        pos, target = np.array(raw["position"], float), np.array(raw["look_at"], float)
+        up = np.array(raw.get("up", (0, 0, 1)), float)
+        body = spec.worldbody
+        if "link" in raw:
+            body = spec.body(raw["link"])
+            if body is None:
+                links = ", ".join(b.name for b in spec.bodies)
+                raise ContractError(f"{where}.link: no link '{raw['link']}'; there are: {links}")
+        else:
+            pos, target, up = base_pos + base_R @ pos, base_pos + base_R @ target, base_R @ up
+        back = pos - target
+        right = np.cross(up, back)
+        if np.linalg.norm(right) < 1e-6:
+            raise ContractError(f"{where}.up: is parallel to the line of sight; give another direction")
+        back, right = back / np.linalg.norm(back), right / np.linalg.norm(right)
+        R = np.stack([right, np.cross(back, right), back], axis=1)
+        quat = np.empty(4)
+        mujoco.mju_mat2Quat(quat, R.ravel())
+        body.add_camera(name=name, pos=pos, quat=quat, fovy=float(raw["fovy"]))

@@ -1,0 +1,192 @@
+"""The simulated arm and table, one control period at a time. No ROS import."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from hilrl_ros.contract import Contract, ContractError, Task
+from hilrl_ros.kinematics import Kinematics
+
+from .rendering import Renderer
+from .scene import build, scene_objects
+
+SETTLE = 0.2  # s that arm and objects get to come to rest after a reset
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+class Simulation:
+    """MuJoCo simulation of a contract's arm and a task's scene.
+
+    The same seed and the same targets give the same states bit for bit, on the same machine and MuJoCo
+    release. Poses are in the contract's base frame, joint vectors in the contract's order.
+
+    Attributes:
+        contract: The robot contract.
+        task: The task.
+        model: The compiled MuJoCo model.
+        data: Its state.
+    """
+
+    def __init__(self, contract: Contract, task: Task, *, seed: int = 0):
+        """Build the scene and reset it with `seed`.
+
+        Raises:
+            ContractError: The robot's `sim` section, its model or the task's scene does not fit.
+        """
+        self.contract, self.task = contract, task
+        self.model = build(contract, task)
+        self.data = mujoco.MjData(self.model)
+        self.kinematics = Kinematics(contract)
+        self._objects = scene_objects(task)
+        joints = [self.model.joint(name) for name in contract.joints]
+        self._qpos = np.array([joint.qposadr[0] for joint in joints])
+        self._dofs = np.array([joint.dofadr[0] for joint in joints])
+        substeps = round(contract.period / self.model.opt.timestep)
+        if substeps < 1:
+            raise ContractError(f"{contract.robot}.sim.timestep: longer than the control period")
+        self.model.opt.timestep = contract.period / substeps
+        self._ramp = np.arange(1, substeps + 1)[:, None] / substeps
+        self._base_pos, self._base_R = self.kinematics.base_pose()
+        self._renderer: Renderer | None = None
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Start an episode: objects and the arm's start are drawn from `seed` alone.
+
+        The tip starts within the task's `home_spread` of the home pose, with its orientation.
+        """
+        rng = np.random.default_rng(seed)
+        mujoco.mj_resetData(self.model, self.data)
+        for name, item in self._objects.items():
+            x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
+            self._place(name, np.array([x, y, z]), yaw)
+        self.data.qpos[self._qpos] = self.data.ctrl[:] = self._start(rng)
+        mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
+        self.data.time = 0.0
+        mujoco.mj_forward(self.model, self.data)
+
+    def _start(self, rng: np.random.Generator) -> np.ndarray:
+        q = np.array(self.contract.home)
+        spread = float(self.task.scene.get("home_spread", 0.0))
+        pos, R = self.kinematics.forward(q)
+        target = pos + rng.uniform(-spread, spread, 3)
+        target = np.clip(target, self.contract.box_min, self.contract.box_max)
+        for _ in range(10):  # from home every time, in steps that inverse kinematics is meant for
+            here, _R = self.kinematics.forward(q)
+            step = target - here
+            q = self.kinematics.step_ik(q, here + step * min(1.0, 0.01 / max(np.linalg.norm(step), 1e-9)), R)
+        return q
+
+    def _place(self, name: str, pos: np.ndarray, yaw: float) -> None:
+        pos = self._base_pos + self._base_R @ pos
+        quat, base = np.empty(4), np.empty(4)
+        mujoco.mju_mat2Quat(base, self._base_R.ravel())
+        mujoco.mju_mulQuat(quat, base, np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]))
+        body = self.model.body(name)
+        if self._objects[name].collides:
+            address = self.model.jnt_qposadr[body.jntadr[0]]
+            self.data.qpos[address : address + 7] = [*pos, *quat]
+        else:
+            self.data.mocap_pos[body.mocapid[0]] = pos
+            self.data.mocap_quat[body.mocapid[0]] = quat
+
+    def step(self, target: np.ndarray) -> None:
+        """Advance one control period towards the joint targets [n], rad.
+
+        The servos' set-point runs from the last targets to these in a straight line over the period, as
+        a driver that interpolates would send it.
+
+        Raises:
+            ValueError: Not n finite numbers; nothing moved.
+            RuntimeError: The physics diverged (a time step too long for the gains).
+        """
+        target = np.asarray(target, dtype=float)
+        if target.shape != (len(self._qpos),) or not np.isfinite(target).all():
+            raise ValueError(f"joint targets: {target.tolist()}, expected {len(self._qpos)} finite numbers")
+        for ctrl in self.data.ctrl + self._ramp * (target - self.data.ctrl):
+            self.data.ctrl[:] = ctrl
+            mujoco.mj_step(self.model, self.data)
+        if self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
+            raise RuntimeError(
+                f"physics diverged at {self.time:.2f} s; shorten sim.timestep or lower the gains"
+            )
+        mujoco.mj_kinematics(self.model, self.data)  # poses of this instant, not of the last derivative
+
+    @property
+    def time(self) -> float:
+        """Simulated seconds since the reset."""
+        return float(self.data.time)
+
+    @property
+    def joint_position(self) -> np.ndarray:
+        """Joint positions [n], rad."""
+        return self.data.qpos[self._qpos].copy()
+
+    @property
+    def joint_velocity(self) -> np.ndarray:
+        """Joint velocities [n], rad/s."""
+        return self.data.qvel[self._dofs].copy()
+
+    @property
+    def joint_effort(self) -> np.ndarray:
+        """Servo torques [n], N m."""
+        return self.data.actuator_force.copy()
+
+    def object_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return position [3] (m) and quaternion x, y, z, w [4] of every object, in the base frame."""
+        poses = {}
+        for name in self._objects:
+            body = self.model.body(name).id
+            quat = np.empty(4)
+            mujoco.mju_mat2Quat(quat, (self._base_R.T @ self.data.xmat[body].reshape(3, 3)).ravel())
+            poses[name] = self._base_R.T @ (self.data.xpos[body] - self._base_pos), quat[[1, 2, 3, 0]]
+        return poses
+
+    def get_state(self) -> np.ndarray:
+        """Return everything that the future depends on, to be given to `set_state`."""
+        state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, state, _STATE)
+        return state
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Restore what `get_state` of the same scene returned; what follows repeats bit for bit."""
+        mujoco.mj_setState(self.model, self.data, state, _STATE)
+        mujoco.mj_kinematics(self.model, self.data)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that can be rendered."""
+        return tuple(self.model.camera(i).name for i in range(self.model.ncam))
+
+    def render(self, camera: str, height: int, width: int) -> np.ndarray:
+        """Return a picture [height, width, 3] uint8 RGB.
+
+        Raises:
+            ValueError: No such camera, or the picture is too large.
+            RenderingError: This machine has no headless OpenGL library.
+        """
+        index = self._camera(camera)
+        if self._renderer is None:
+            self._renderer = Renderer(self.model)
+        mujoco.mj_camlight(self.model, self.data)
+        return self._renderer.render(self.data, index, height, width)
+
+    def camera_matrix(self, camera: str, height: int, width: int) -> np.ndarray:
+        """Return the pinhole matrix K [3, 3] of a camera for pictures of this size, px."""
+        fovy = np.radians(self.model.cam_fovy[self._camera(camera)])
+        f = height / 2 / np.tan(fovy / 2)
+        return np.array([[f, 0.0, (width - 1) / 2], [0.0, f, (height - 1) / 2], [0.0, 0.0, 1.0]])
+
+    def close(self) -> None:
+        """Free the renderer, if there is one."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _camera(self, name: str) -> int:
+        if name not in self.cameras:
+            raise ValueError(
+                f"camera '{name}': unknown; {self.contract.robot}.sim.cameras has {', '.join(self.cameras)}"
+            )
+        return self.model.camera(name).id
