@@ -93,8 +93,8 @@ def test_imports_are_declared(package):
     declared |= {
         re.match(r"[\w-]+", entry)[0] for entry in setup_arguments(package).get("install_requires", [])
     }
-    for module in imported(package):
-        assert {module, ROSDEP.get(module)} & declared, f"{package.name}/package.xml lacks {module}"
+    missing = sorted(ROSDEP.get(m, m) for m in imported(package) if not {m, ROSDEP.get(m)} & declared)
+    assert not missing, f"{package.name}/package.xml lacks exec_depend: {', '.join(missing)}"
 
 
 @pytest.mark.parametrize("package", PYTHON, ids=ids(PYTHON))
