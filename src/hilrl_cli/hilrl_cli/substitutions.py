@@ -107,7 +107,10 @@ def split_command(template: Template) -> list[Template]:
         if isinstance(part, Call):
             current.append(part)
             continue
-        words = shlex.split(part)
+        try:
+            words = shlex.split(part)
+        except ValueError as error:
+            raise LaunchError(f"'{part}' is not a command line: {str(error).lower()}") from None
         if not words:  # only spaces: they part two substitutions
             finish()
             continue

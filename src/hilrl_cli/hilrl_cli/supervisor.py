@@ -69,11 +69,13 @@ class Supervisor:
     def run(self) -> int:
         """Run to the end; 0, or the code of the first process that failed without being restarted."""
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {number: signal.signal(number, self._on_signal) for number in ends}
         try:
             with self.view:
                 for child in self.children:
-                    self._start(child)
+                    if self.stopped_at is None:
+                        self._start(child)
                 while any(child.popen or child.restart_at for child in self.children):
                     self._tick()
         finally:
@@ -102,7 +104,8 @@ class Supervisor:
 
     def _tick(self) -> None:
         for key, _ in self.selector.select(_TICK):
-            self._read(*key.data)
+            if not self._read(*key.data):
+                self._release(*key.data)
         if self.signals:
             self.stop("stopping")
         if self.signals > 1:
@@ -141,28 +144,34 @@ class Supervisor:
             os.set_blocking(stream.fileno(), False)
             self.selector.register(stream, selectors.EVENT_READ, (child, stream, on_screen))
 
-    def _read(self, child: _Child, stream: IO[bytes], on_screen: bool) -> None:
-        """Take what a stream holds: everything into the log, whole lines to the view."""
+    def _read(self, child: _Child, stream: IO[bytes], on_screen: bool) -> bool:
+        """Take what a stream holds, all into the log and whole lines to the view; whether there was any."""
         try:
             data = os.read(stream.fileno(), 1 << 16)
         except BlockingIOError:
-            return
-        if data:
-            child.log.write(data)
-            *lines, child.partial[stream] = (child.partial.get(stream, b"") + data).split(b"\n")
-        else:
-            self.selector.unregister(stream)
-            lines = [rest] if (rest := child.partial.pop(stream, b"")) else []
-        if lines and on_screen:
+            return False
+        child.log.write(data)
+        *lines, child.partial[stream] = (child.partial.get(stream, b"") + data).split(b"\n")
+        self._show(child, lines if on_screen else [])
+        return bool(data)
+
+    def _release(self, child: _Child, stream: IO[bytes], on_screen: bool) -> None:
+        """Let go of a stream that has ended, or that nobody who matters writes to any more."""
+        self.selector.unregister(stream)
+        rest = child.partial.pop(stream, b"")
+        self._show(child, [rest] if rest and on_screen else [])
+
+    def _show(self, child: _Child, lines: list[bytes]) -> None:
+        if lines:
             self.view.update([f"[{child.process.name}] {line.decode(errors='replace')}" for line in lines])
 
     def _ended(self, child: _Child) -> None:
         """Deal with the end of a process: report, restart it, or end all."""
         child.signal_group(signal.SIGKILL)  # what it started and left behind
         for key in [k for k in self.selector.get_map().values() if k.data[0] is child]:
-            self._read(*key.data)
-            if key.fileobj in self.selector.get_map():
-                self._read_rest(*key.data)
+            while self._read(*key.data):
+                pass
+            self._release(*key.data)
         code, process = child.popen.returncode, child.process
         child.close()
         if self.stopped_at is not None:
@@ -188,15 +197,6 @@ class Supervisor:
             self.say(f"{process.name} {how}; see {log}")
         if process.shutdown_on_exit:
             self.stop(f"{process.name} has ended: stopping")
-
-    def _read_rest(self, child: _Child, stream: IO[bytes], on_screen: bool) -> None:
-        """Drain a stream whose process has ended; a pipe that another process keeps open is let go."""
-        with contextlib.suppress(KeyError):
-            while stream in self.selector.get_map():
-                before = os.fstat(child.log.fileno()).st_size
-                self._read(child, stream, on_screen)
-                if os.fstat(child.log.fileno()).st_size == before and stream in self.selector.get_map():
-                    self.selector.unregister(stream)
 
     def _escalate(self, child: _Child) -> None:
         waited = time.monotonic() - self.stopped_at
