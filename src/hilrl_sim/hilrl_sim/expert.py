@@ -88,7 +88,7 @@ class Expert:
     def reset(self) -> None:
         """Start an episode: draw this attempt's pace and aim."""
         self.pace = 1.0 - self.variation * self.rng.uniform(0.2, 0.6)
-        self.aim = self.variation * self.rng.normal(0.0, 0.0015, 3)
+        self.aim = self.variation * self.rng.uniform(-0.0025, 0.0025, 3)  # m, within what a grasp forgives
         self._tremor = np.zeros(3)
 
     def tip(self, state: dict[str, float]) -> np.ndarray:
