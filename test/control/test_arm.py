@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from hilrl_control.arm import TRACKING, ArmController
 from hilrl_ros.contract import ActionSpace, load_contract
 
@@ -143,13 +142,13 @@ def test_bad_actions_are_refused_and_change_nothing(space):
     ):
         with pytest.raises(ValueError, match=message):
             arm.step(HOME, bad)
-    with pytest.raises(ValueError, match="measured joints: holds NaN"):
+    with pytest.raises(ValueError, match=r"measured joints: holds NaN"):
         arm.step(np.full(6, np.nan), np.zeros(n))
     assert arm.hold() == pytest.approx(HOME)
 
 
 def test_hold_before_reset_says_what_to_do():
-    with pytest.raises(ValueError, match="call reset with the measured joints first"):
+    with pytest.raises(ValueError, match=r"call reset with the measured joints first"):
         ArmController(CONTRACT).hold()
 
 

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from hilrl_control.arm import ArmController
 from hilrl_ros.contract import ActionSpace, ContractError, load_contract
 from hilrl_sim.expert import Operator, make_expert
@@ -184,7 +183,7 @@ def test_operator_modes(pick):
     off = Operator(pick.contract, pick.task, 0, "off")
     assert all(not off.decide(step, state)[0] for step in range(30))
     with pytest.raises(
-        ContractError, match="operator mode: is 'nap', expected one of demonstrate, watch, off"
+        ContractError, match=r"operator mode: is 'nap', expected one of demonstrate, watch, off"
     ):
         Operator(pick.contract, pick.task, 0, "nap")
 
@@ -200,13 +199,13 @@ def test_what_an_expert_cannot_do_or_see_is_one_clear_sentence(pick):
     rng = np.random.default_rng(0)
     joints = dataclasses.replace(pick.contract, action=ActionSpace("joint_delta", ("elbow_flex",), (0.1,)))
     with pytest.raises(
-        ContractError, match="expert pick moves the tip by ee_delta with x, y and z, not by joint_delta"
+        ContractError, match=r"expert pick moves the tip by ee_delta with x, y and z, not by joint_delta"
     ):
         make_expert(joints, pick.task, rng)
     blind = dataclasses.replace(pick.contract, state=pick.contract.state[:9])
-    with pytest.raises(ContractError, match="needs an entry with topic cube/pose, field pose.position.x"):
+    with pytest.raises(ContractError, match=r"needs an entry with topic cube/pose, field pose.position.x"):
         make_expert(blind, pick.task, rng)
-    with pytest.raises(ContractError, match="pick_cube.expert: is 'juggle', expected one of pick, reach"):
+    with pytest.raises(ContractError, match=r"pick_cube.expert: is 'juggle', expected one of pick, reach"):
         make_expert(pick.contract, dataclasses.replace(pick.task, expert="juggle"), rng)
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from hilrl_ros.contract import load_contract
-from hilrl_sim import rendering
 from hilrl_sim.simulation import Simulation
+
+from hilrl_sim import rendering
 
 CONFIG = Path(__file__).parents[2] / "config"
 CONTRACT, TASK = load_contract(CONFIG / "robots/so101.yaml", CONFIG / "tasks/pick_cube.yaml")
@@ -68,10 +68,10 @@ def test_the_same_state_gives_the_same_pixels(sim):
 
 @needs_gl
 def test_pictures_beyond_the_buffer_and_unknown_cameras_are_refused(sim):
-    with pytest.raises(ValueError, match="picture of 2000x64: larger than 720x1280"):
+    with pytest.raises(ValueError, match=r"picture of 2000x64: larger than 720x1280"):
         sim.render("front", 2000, 64)
     with pytest.raises(
-        ValueError, match="camera 'back': unknown; so101.sim.cameras has front, side, top, wrist"
+        ValueError, match=r"camera 'back': unknown; so101.sim.cameras has front, side, top, wrist"
     ):
         sim.render("back", 64, 64)
 
@@ -80,6 +80,6 @@ def test_without_a_graphics_library_one_sentence_says_what_to_install(sim, monke
     monkeypatch.setattr(rendering.ctypes.util, "find_library", lambda name: None)
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     with pytest.raises(
-        rendering.RenderingError, match="'apt install libegl1 libgl1' or 'apt install libosmesa6"
+        rendering.RenderingError, match=r"'apt install libegl1 libgl1' or 'apt install libosmesa6"
     ):
         rendering.Renderer(sim.model)
