@@ -92,6 +92,19 @@ class ArmController:
             )
         return self._target.copy()
 
+    def still(self) -> Executed:
+        """Return the last targets again, with the action of this contract that means standing still.
+
+        Raises:
+            ValueError: `reset` was never called.
+        """
+        target = self.hold()
+        action = np.zeros(len(self._names))
+        if self._type == "joint_position":
+            span = (self._high - self._low)[self._index]
+            action = 2.0 * (target - self._low)[self._index] / span - 1.0
+        return Executed(target, action)
+
     def step(self, q_measured: np.ndarray, action: np.ndarray) -> Executed:
         """Command one control period.
 

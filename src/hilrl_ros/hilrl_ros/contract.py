@@ -18,6 +18,13 @@ from typing import Any
 import yaml
 
 ACTION_TYPES = ("ee_delta", "joint_delta", "joint_position")
+# beginnings of fields that tell the message type of their topic
+_TYPE_OF_FIELD = {
+    **dict.fromkeys(("position[", "velocity[", "effort[", "tip."), "sensor_msgs/msg/JointState"),
+    "pose.": "geometry_msgs/msg/PoseStamped",
+    "wrench.": "geometry_msgs/msg/WrenchStamped",
+    "twist.": "geometry_msgs/msg/TwistStamped",
+}
 EE_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
@@ -35,6 +42,7 @@ class StateEntry:
         field: Path in the message; on a JointState also `position[joint]`, `tip.x`.
         unit: SI unit, for people and datasets.
         minus: Name of an earlier entry that is subtracted, or "".
+        type: Message type of the topic as `package/msg/Name`; may be left out where the field tells it.
     """
 
     name: str
@@ -42,6 +50,7 @@ class StateEntry:
     field: str
     unit: str
     minus: str = ""
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,30 +179,6 @@ def contract_hash(contract: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def first_difference(a: dict[str, Any], b: dict[str, Any], path: str = "") -> str | None:
-    """Name the first key at which two contract dicts differ, with both values; None if equal."""
-    for key in [*a, *(k for k in b if k not in a)]:
-        where = f"{path}{key}"
-        if key not in a or key not in b:
-            return f"{where} is {'missing' if key not in a else a[key]!r} here and " + (
-                f"{'missing' if key not in b else b[key]!r} there"
-            )
-        if isinstance(a[key], dict) and isinstance(b[key], dict):
-            inner = first_difference(a[key], b[key], where + ".")
-            if inner:
-                return inner
-        elif isinstance(a[key], list) and isinstance(b[key], list) and len(a[key]) != len(b[key]):
-            return f"{where} has {len(a[key])} entries here and {len(b[key])} there"
-        elif isinstance(a[key], list) and isinstance(b[key], list):
-            for i, (x, y) in enumerate(zip(a[key], b[key], strict=True)):
-                inner = first_difference({f"[{i}]": x}, {f"[{i}]": y}, where)
-                if inner:
-                    return inner
-        elif a[key] != b[key]:
-            return f"{where} is {a[key]!r} here and {b[key]!r} there"
-    return None
-
-
 def load_contract(robot: str | Path, task: str | Path | None = None) -> tuple[Contract, Task | None]:
     """Read a robot contract and, if given, the task that it is used for.
 
@@ -318,8 +303,14 @@ def _state(where: str, entries: Any) -> list[StateEntry]:
         raise ContractError(f"{where}: is {entries!r}, expected a list of {{name, topic, field, unit}}")
     out = []
     for i, e in enumerate(entries):
-        check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus",))
-        out.append(StateEntry(**{k: str(v) for k, v in e.items()}))
+        check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus", "type"))
+        entry = {k: str(v) for k, v in e.items()}
+        kind = entry.get("type") or next((t for f, t in _TYPE_OF_FIELD.items() if entry["field"].startswith(f)), "")
+        if not kind:
+            raise ContractError(
+                f"{where}[{i}].field: '{entry['field']}' does not tell the message type; add 'type: package/msg/Name'"
+            )
+        out.append(StateEntry(**(entry | {"type": kind})))
     return out
 
 

@@ -1,0 +1,27 @@
+# Everything that the commands below need is set up by themselves; docs/install.md says how.
+PYTHON ?= python3
+VENV := .venv/bin
+
+# Only variables that are set are passed on, the launch file has the defaults.
+SIM_ARGUMENTS = $(if $(TASK),task:=$(TASK)) $(if $(AGENT),agent:=$(AGENT)) $(if $(SEED),seed:=$(SEED)) $(ARGS)
+
+.PHONY: help setup sim test lint clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## set up or update the environment in .venv
+	@$(PYTHON) tools/setup.py
+
+sim: setup ## train the SO-101 in simulation: make sim TASK=pick_cube AGENT=sac SEED=0
+	@$(VENV)/hilrl launch sim $(SIM_ARGUMENTS)
+
+test: setup ## run the tests: make test TESTS=test/cli
+	@$(VENV)/python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)
+
+lint: setup ## check style and format
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+
+clean: ## remove the environment and everything built in it
+	rm -rf .venv .setup-log .setup-lock

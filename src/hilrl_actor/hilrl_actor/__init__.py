@@ -1,0 +1,1 @@
+"""The loop's clock, policy and episodes: observer, actor and session nodes."""

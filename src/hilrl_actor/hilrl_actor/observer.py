@@ -1,0 +1,120 @@
+"""Makes observations: the clock of the loop, without ROS communication."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hilrl_msgs.msg import Observation
+from hilrl_ros.contract import Contract, StateEntry
+from hilrl_ros.images import crop_and_resize, from_rgb, to_rgb
+from hilrl_ros.kinematics import Kinematics
+from hilrl_ros.messages import floats, joint_vector, nanoseconds, read_field, to_time
+
+JOINT_STATES = "joint_states"
+# a joint state this much before a tick counts as the tick's: drivers are not exact
+_EARLY_NS = 1_000_000
+
+
+class Observer:
+    """Joins the newest joint state, poses and camera frames into one observation per control period.
+
+    It ticks on the stamps of the joint states, not on a timer of its own: live, in simulation at any speed and
+    when a bag is played, the same messages give the same observations. The step number follows from the time since
+    the episode began, so a lost tick is a jump that everyone sees.
+    """
+
+    def __init__(self, contract: Contract, max_age: float):
+        """Make an observer for a contract.
+
+        Args:
+            contract: What the observation holds.
+            max_age: Seconds that a pose or an image may be older than the joint state; an older one is waited for.
+        """
+        self.contract = contract
+        self.kinematics = Kinematics(contract)
+        self.max_age_ns = round(max_age * 1e9)
+        self.period_ns = round(1e9 / contract.control_rate)
+        self.newest: dict[str, Any] = {}
+        self.episode: int | None = None
+        self.start_ns = 0
+        self.last: Observation | None = None
+        self.paused = self.resumed = False
+
+    def begin(self, episode: int, start_ns: int) -> Observation | None:
+        """Begin an episode whose first observation has a stamp of at least `start_ns`, or go on after a pause."""
+        if episode != self.episode:
+            self.episode, self.start_ns, self.last = episode, start_ns, None
+            self.paused = False
+        self.resumed, self.paused = self.paused, False
+        return self._tick()
+
+    def pause(self) -> None:
+        """Make no observations until `begin` is called again."""
+        self.paused = True
+
+    def add(self, topic: str, msg: Any) -> Observation | None:
+        """Take a message of one of the contract's topics.
+
+        Returns:
+            The observation that is due with it; the last one again if the same joint state was offered again
+            (the simulator waits for an action that got lost), else None.
+        """
+        self.newest[topic] = msg
+        if topic == JOINT_STATES and self.last is not None and msg.header.stamp == self.last.header.stamp:
+            self.resumed = False
+            return None if self.paused else self.last
+        return self._tick()
+
+    def _tick(self) -> Observation | None:
+        joints = self.newest.get(JOINT_STATES)
+        if joints is None or self.episode is None or self.paused:
+            return None
+        stamp = nanoseconds(joints.header.stamp)
+        if self.resumed and self.last is not None:
+            # the pause counts as one lost tick: steps around it are not neighbours, and no time was used up
+            self.start_ns = stamp - (self.last.step + 2) * self.period_ns
+            self.resumed = False
+        step = (stamp - self.start_ns + _EARLY_NS) // self.period_ns
+        if step < 0 or (self.last is not None and step <= self.last.step):
+            return None
+        sources = {e.topic for e in self.contract.state} | {c.topic for c in self.contract.cameras.values()}
+        for topic in sources - {JOINT_STATES}:
+            msg = self.newest.get(topic)
+            if msg is None or nanoseconds(msg.header.stamp) < stamp - self.max_age_ns:
+                return None
+        self.last = self._observe(stamp, step, joints)
+        return self.last
+
+    def _observe(self, stamp: int, step: int, joints: Any) -> Observation:
+        msg = Observation(episode=self.episode, step=step)
+        msg.header.stamp = to_time(stamp)
+        msg.header.frame_id = self.contract.model.base_frame
+        tip = self._tip(joints) if any(e.field.startswith("tip.") for e in self.contract.state) else {}
+        values: dict[str, float] = {}
+        for entry in self.contract.state:
+            values[entry.name] = self._value(entry, tip) - (values[entry.minus] if entry.minus else 0.0)
+        msg.state = floats(values.values())
+        for camera in self.contract.cameras.values():
+            source = self.newest[camera.topic]
+            pixels = crop_and_resize(to_rgb(source), camera.crop, camera.size)
+            msg.images.append(from_rgb(pixels, source.header.stamp, source.header.frame_id))
+        return msg
+
+    def _value(self, entry: StateEntry, tip: dict[str, float]) -> float:
+        if entry.field.startswith("tip."):
+            return tip[entry.field.removeprefix("tip.")]
+        return read_field(self.newest[entry.topic], entry.field)
+
+    def _tip(self, joints: Any) -> dict[str, float]:
+        position, rotation = self.kinematics.forward(joint_vector(joints, self.contract.joints))
+        roll, pitch, yaw = roll_pitch_yaw(rotation)
+        return {"x": position[0], "y": position[1], "z": position[2], "roll": roll, "pitch": pitch, "yaw": yaw}
+
+
+def roll_pitch_yaw(rotation: np.ndarray) -> tuple[float, float, float]:
+    """Return fixed-axis roll, pitch, yaw (rad, REP 103) of a rotation matrix [3, 3]."""
+    pitch = math.asin(float(np.clip(-rotation[2, 0], -1.0, 1.0)))
+    return math.atan2(rotation[2, 1], rotation[2, 2]), pitch, math.atan2(rotation[1, 0], rotation[0, 0])

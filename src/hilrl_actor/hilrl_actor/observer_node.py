@@ -1,0 +1,59 @@
+"""Observer node: turns joint states, poses and camera frames into one Observation per control period."""
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+
+from hilrl_actor.observer import JOINT_STATES, Observer
+from hilrl_msgs.msg import Episode, Observation
+from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.messages import message_class, nanoseconds
+from hilrl_ros.node import ask_for_realtime, declare, param, run
+
+
+@dataclass
+class ObserverParams:
+    """Parameters of the observer."""
+
+    robot: str = param("so101", "Robot contract: a name from config/robots or a path")
+    task: str = param("pick_cube", "Task: a name from config/tasks or a path")
+    max_age: float = param(
+        0.2, "A pose or image older than this at a tick is waited for", unit="s", bounds=(0.001, 10.0)
+    )
+
+
+class ObserverNode(Node):
+    """Subscribes to what the contract names, publishes `observation`."""
+
+    def __init__(self):
+        super().__init__("observer")
+        params = declare(self, ObserverParams)
+        contract, _ = load_contract(params.robot, params.task)
+        self.observer = Observer(contract, params.max_age)
+        self.publisher = self.create_publisher(Observation, "observation", qos.STEP)
+        types = {JOINT_STATES: JointState}
+        types |= {entry.topic: message_class(entry.type) for entry in contract.state}
+        types |= {camera.topic: Image for camera in contract.cameras.values()}
+        for topic, kind in types.items():
+            self.create_subscription(kind, topic, lambda msg, t=topic: self.send(self.observer.add(t, msg)), qos.SENSOR)
+        self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
+        ask_for_realtime(self)
+
+    def on_episode(self, msg: Episode) -> None:
+        """Begin an episode, go on with it, or pause between episodes and on the person's wish."""
+        if msg.status == Episode.RUNNING:
+            self.send(self.observer.begin(msg.episode, nanoseconds(msg.header.stamp)))
+        else:
+            self.observer.pause()
+
+    def send(self, observation: Observation | None) -> None:
+        """Publish an observation if one is due."""
+        if observation is not None:
+            self.publisher.publish(observation)
+
+
+def main() -> None:
+    """Run the node."""
+    run(ObserverNode)

@@ -1,0 +1,79 @@
+"""The policy that acts: from the learner's weights or from a checkpoint, one action per step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hilrl_agents.checkpoint import load_checkpoint, unpack_policy
+from hilrl_agents.registry import make_agent
+from hilrl_agents.spec import PolicySpec
+from hilrl_msgs.msg import PolicyWeights
+from hilrl_ros.contract import Contract
+from hilrl_ros.settings import AgentSettings
+
+
+class Policy:
+    """An agent that only acts.
+
+    Attributes:
+        version: Version of the weights, 0 before the first.
+    """
+
+    def __init__(self, contract: Contract, agent: Any, version: int = 0):
+        self.contract, self.agent, self.version = contract, agent, version
+        self.parts: dict[int, bytes] = {}
+        self.receiving = 0
+
+    @classmethod
+    def untrained(cls, contract: Contract, settings: AgentSettings) -> Policy:
+        """Make a policy that waits for its first weights."""
+        torch.set_num_threads(1)
+        spec = PolicySpec.from_contract(contract.to_dict(), settings.chunk_size)
+        return cls(contract, make_agent(settings.algorithm, spec, settings.options))
+
+    @classmethod
+    def from_checkpoint(cls, contract: Contract, folder: Path) -> Policy:
+        """Load the policy of a checkpoint.
+
+        Raises:
+            CheckpointError: It is no checkpoint, or of another contract; names the differing key.
+        """
+        torch.set_num_threads(1)
+        agent, checkpoint = load_checkpoint(folder, contract.to_dict(), policy_only=True)
+        return cls(contract, agent, max(1, checkpoint.counters["policy_version"]))
+
+    def receive(self, msg: PolicyWeights) -> bool:
+        """Take a part of a policy; return True when a newer policy is complete and acts from now on.
+
+        Raises:
+            CheckpointError, ValueError: Checksum, algorithm or contract do not fit; the old weights stay.
+        """
+        if msg.version <= self.version or msg.version < self.receiving:
+            return False
+        if msg.version > self.receiving:
+            self.receiving, self.parts = msg.version, {}
+        self.parts[msg.part] = msg.data.tobytes()
+        if len(self.parts) < msg.parts:
+            return False
+        data = b"".join(self.parts[i] for i in range(msg.parts))
+        self.parts = {}
+        if msg.agent != self.agent.name:
+            raise ValueError(f"weights of agent '{msg.agent}' refused: this actor runs '{self.agent.name}'")
+        if msg.contract_hash != self.contract.hash():
+            raise ValueError(
+                f"weights of contract {msg.contract_hash} refused: this actor's contract is {self.contract.hash()}"
+            )
+        self.agent.load_policy(unpack_policy(data, msg.sha256))
+        self.version = msg.version
+        return True
+
+    def act(self, observation: dict[str, Any], explore: bool, seed: Iterable[int]) -> np.ndarray:
+        """Return the action [A] for one step; exploration depends on the weights and `seed` alone."""
+        digest = hashlib.sha256(repr(tuple(seed)).encode()).digest()
+        return self.agent.act(observation, explore, int.from_bytes(digest[:7], "little"))[0]

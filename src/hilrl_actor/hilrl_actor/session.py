@@ -1,0 +1,236 @@
+"""What a run is made of: phases, episodes, their results, and when it ends. No ROS communication."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hilrl_msgs.msg import Episode
+
+PHASE_NAMES = {
+    "demonstrate": Episode.DEMONSTRATE,
+    "pretrain": Episode.PRETRAIN,
+    "baseline": Episode.BASELINE,
+    "train": Episode.TRAIN,
+    "evaluate": Episode.EVALUATE,
+    "showcase": Episode.SHOWCASE,
+}
+PLANS = {
+    "record": ("demonstrate",),
+    "learn": ("demonstrate", "pretrain", "baseline", "train", "showcase"),
+    "evaluate": ("evaluate",),
+}
+# phases draw their scenes from seeds of their own, so that no test scene was ever trained on
+_SEED_STRIDE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Goals:
+    """When phases end.
+
+    Attributes:
+        demos: Demonstrations.
+        baseline_episodes: Episodes that measure the imitation policy.
+        target_success: Share of autonomous successes at which training ends.
+        window: Newest episodes over which that share is taken.
+        max_steps: Robot steps at which training ends anyway.
+        evaluate_episodes: Episodes of an evaluation.
+        showcase_episodes: Episodes that are filmed.
+        explore: Whether the policy samples also where it is measured.
+    """
+
+    demos: int = 20
+    baseline_episodes: int = 20
+    target_success: float = 0.95
+    window: int = 20
+    max_steps: int = 20_000
+    evaluate_episodes: int = 50
+    showcase_episodes: int = 3
+    explore: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of one episode.
+
+    Attributes:
+        phase: Name of its phase.
+        episode: Its number.
+        robot_steps: Robot steps of training when it ended.
+        steps: Its length in control periods.
+        success: Whether the task was solved.
+        autonomous: Whether nobody intervened.
+        person_steps: Steps that a person acted.
+        episode_return: Sum of its rewards.
+        wall_s: Seconds since the run began.
+    """
+
+    phase: str
+    episode: int
+    robot_steps: int
+    steps: int
+    success: bool
+    autonomous: bool
+    person_steps: int
+    episode_return: float
+    wall_s: float
+
+
+@dataclass
+class Session:
+    """State of a run: which phase and episode is on, what was achieved, where it is written.
+
+    Attributes:
+        folder: The run's folder.
+        plan: Names of the phases in order.
+        goals: When phases end.
+        seed: Of all scenes.
+        facts: What goes into the summary as it is (task, robot, agent, …).
+    """
+
+    folder: Path
+    plan: tuple[str, ...]
+    goals: Goals
+    seed: int
+    facts: dict[str, Any]
+    results: list[Result] = field(default_factory=list)
+    index: int = 0
+    episode: int = 0
+    in_phase: int = 0
+    robot_steps: int = 0
+    started: float = field(default_factory=time.monotonic)
+    train_wall_s: float = 0.0
+    reached: bool = False
+
+    def __post_init__(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._recent: deque[Result] = deque(maxlen=self.goals.window)
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase that is on, "done" behind the last."""
+        return self.plan[self.index] if self.index < len(self.plan) else "done"
+
+    @property
+    def has_episodes(self) -> bool:
+        """Whether the phase consists of episodes."""
+        return self.phase not in ("pretrain", "done")
+
+    def wanted(self) -> int:
+        """Return how many episodes the phase has at most, 0 for no bound."""
+        goals = self.goals
+        return {
+            "demonstrate": goals.demos,
+            "baseline": goals.baseline_episodes,
+            "evaluate": goals.evaluate_episodes,
+            "showcase": goals.showcase_episodes,
+        }.get(self.phase, 0)
+
+    def finished(self) -> bool:
+        """Return whether the phase that is on has reached its end."""
+        if self.phase == "train":
+            self.reached = (
+                len(self._recent) == self.goals.window and self.autonomous_rate() >= self.goals.target_success
+            )
+            return self.reached or self.robot_steps >= self.goals.max_steps
+        return self.has_episodes and self.in_phase >= self.wanted()
+
+    def next_phase(self) -> str:
+        """Enter the next phase and return its name."""
+        self.index += 1
+        self.in_phase = 0
+        return self.phase
+
+    def begin_episode(self, episode: int | None = None) -> Episode:
+        """Return the announcement of the next episode (without its stamp)."""
+        self.episode = self.episode + 1 if episode is None else episode
+        code = PHASE_NAMES[self.phase]
+        return Episode(
+            phase=code,
+            status=Episode.RUNNING,
+            episode=self.episode,
+            # repeats of a discarded episode draw a new scene: the same one might be impossible
+            seed=_SEED_STRIDE * (16 * self.seed + code) + self.episode,
+            explore=self.phase == "train" or self.goals.explore,
+            learn=self.phase == "train",
+            person=self.phase in ("demonstrate", "train"),
+        )
+
+    def end_episode(self, steps: int, success: bool, person_steps: int, episode_return: float) -> Result:
+        """Count an episode of the phase that is on and write it down."""
+        if self.phase == "train":
+            self.robot_steps += steps
+        result = Result(
+            phase=self.phase,
+            episode=self.episode,
+            robot_steps=self.robot_steps,
+            steps=steps,
+            success=success,
+            autonomous=person_steps == 0,
+            person_steps=person_steps,
+            episode_return=episode_return,
+            wall_s=round(time.monotonic() - self.started, 3),
+        )
+        self.results.append(result)
+        self.in_phase += 1
+        if self.phase == "train":
+            self._recent.append(result)
+        path = self.folder / "episodes.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(asdict(result)))
+            if new:
+                writer.writeheader()
+            writer.writerow(asdict(result))
+        return result
+
+    def of_phase(self, phase: str) -> list[Result]:
+        """Return the results of a phase."""
+        return [r for r in self.results if r.phase == phase]
+
+    def autonomous_rate(self) -> float:
+        """Return the share of the newest training episodes that succeeded without any intervention."""
+        return sum(r.success and r.autonomous for r in self._recent) / max(1, len(self._recent))
+
+    def intervention_rate(self) -> float:
+        """Return the share of steps in the newest training episodes that a person acted."""
+        return sum(r.person_steps for r in self._recent) / max(1, sum(r.steps for r in self._recent))
+
+    def summary(self, period: float) -> dict[str, Any]:
+        """Return the figures of the run.
+
+        Args:
+            period: Control period, s.
+        """
+        judged = list(self._recent) or self.of_phase("evaluate")
+        autonomous = [r for r in judged if r.success and r.autonomous]
+        baseline = self.of_phase("baseline")
+        train = self.of_phase("train")
+        return self.facts | {
+            "success_rate": round(len(autonomous) / len(judged), 4) if judged else None,
+            "bc_rate": round(sum(r.success for r in baseline) / len(baseline), 4) if baseline else None,
+            "cycle_time_s": round(sum(r.steps for r in autonomous) / len(autonomous) * period, 3)
+            if autonomous
+            else None,
+            "episodes": len(train) or len(judged),
+            "robot_steps": self.robot_steps,
+            "demo_steps": sum(r.steps for r in self.of_phase("demonstrate")),
+            "reached_target": self.reached,
+            "wall_s": round(time.monotonic() - self.started, 1),
+            "realtime_factor": round(self.robot_steps * period / self.train_wall_s, 2) if self.train_wall_s else None,
+            "interventions": sum(r.person_steps > 0 for r in train),
+            "intervention_steps": sum(r.person_steps for r in train),
+        }
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON file so that a reader never sees half of it."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(data, indent=1) + "\n")
+    os.replace(new, path)

@@ -1,0 +1,338 @@
+"""Session node: leads a run through its phases and episodes, counts, and ends it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from rclpy.node import Node
+
+from hilrl_actor.session import PHASE_NAMES, PLANS, Goals, Session, write_json
+from hilrl_data.curves import draw, read_curve
+from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, OperatorEvent, Recording, Reward
+from hilrl_msgs.srv import Reset
+from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.metrics import EventLog
+from hilrl_ros.node import UserError, declare, param, run
+
+# a film needs its camera to be there before the episode begins
+_CAMERA_S = 2.0
+_RECORDING_S = 5.0
+_STATUS_S = 0.5
+_CONTROLLERS = {Action.POLICY: "policy", Action.PERSON: "person", Action.NOBODY: "nobody"}
+
+
+@dataclass
+class SessionParams:
+    """Parameters of the session."""
+
+    robot: str = param("so101", "Robot contract: a name from config/robots or a path")
+    task: str = param("pick_cube", "Task: a name from config/tasks or a path")
+    agent: str = param("sac", "Algorithm, for the summary")
+    plan: str = param("learn", "What the run does", choices=tuple(PLANS))
+    seed: int = param(0, "Seed of all scenes", bounds=(0, 10**6))
+    runs_dir: str = param("runs", "Folder of the runs")
+    run: str = param("", "Name of the run's folder; empty: date, task, agent and seed")
+    demos: int = param(20, "Demonstrations that are recorded first; 0: none", bounds=(0, 10_000))
+    baseline_episodes: int = param(20, "Episodes that measure the imitation policy", bounds=(0, 10_000))
+    target_success: float = param(
+        0.95, "Share of autonomous successes of the newest episodes at which training ends", bounds=(0.0, 1.0)
+    )
+    window: int = param(20, "Newest episodes over which that share is taken", bounds=(1, 1000))
+    max_steps: int = param(20_000, "Robot steps at which training ends anyway", bounds=(1, 10**9))
+    evaluate_episodes: int = param(50, "Episodes of an evaluation", bounds=(1, 10_000))
+    showcase_episodes: int = param(3, "Episodes of the final policy that are filmed", bounds=(0, 100))
+    explore: bool = param(False, "Sample from the policy also where it is measured")
+
+
+class SessionNode(Node):
+    """Publishes `episode` (latched), asks `reset_episode` for each start, writes the run's folder.
+
+    In it: `status.json` (what is on now, for `hilrl` to show), `episodes.csv`, TensorBoard events and, at the end,
+    `summary.json`.
+    """
+
+    def __init__(self):
+        super().__init__("session")
+        self.params = declare(self, SessionParams)
+        self.contract, _ = load_contract(self.params.robot, self.params.task)
+        self.session = self._open()
+        self.log = EventLog(self.session.folder / "metrics")
+        self.learner, self.actor = LearnerStatus(), ActorStatus()
+        self.announcement = Episode(run=self.session.folder.name)
+        self.steps = self.person_steps = 0
+        self.episode_return = 0.0
+        self.executed: Action | None = None
+        self.reward: Reward | None = None
+        self.recorded: Recording | None = None
+        self.waiting_since = time.monotonic()
+        self.resetting = False
+        self.stage = "begin"
+        self.train_since: float | None = None
+        self.exit_code, self.finished = 0, False
+
+        self.publisher = self.create_publisher(Episode, "episode", qos.LATCHED)
+        self.reset = self.create_client(Reset, "reset_episode")
+        self.create_subscription(Action, "executed_action", self.on_executed, qos.STEP)
+        self.create_subscription(Reward, "reward", self.on_reward, qos.STEP)
+        self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
+        self.create_subscription(LearnerStatus, "learner_status", self.on_learner, qos.LATCHED)
+        self.create_subscription(ActorStatus, "actor_status", self.on_actor, qos.LATCHED)
+        self.create_subscription(Recording, "recording", self.on_recording, qos.STEP)
+        self.create_timer(0.05, self.advance)
+        self.create_timer(_STATUS_S, self.show)
+        self.enter(self.session.phase)
+
+    def _open(self) -> Session:
+        p = self.params
+        name = p.run or f"{time.strftime('%Y%m%d-%H%M%S')}_{p.task}_{Path(p.agent).stem}_s{p.seed}"
+        folder = Path(p.runs_dir) / name
+        if (folder / "episodes.csv").exists():
+            raise UserError(f"run '{name}' exists already in {p.runs_dir}; choose another name with run:=")
+        plan = tuple(
+            phase
+            for phase in PLANS[p.plan]
+            if not (
+                (phase == "demonstrate" and p.demos == 0)
+                or (phase == "baseline" and p.baseline_episodes == 0)
+                or (phase == "showcase" and p.showcase_episodes == 0)
+            )
+        )
+        goals = Goals(**{f.name: getattr(p, f.name) for f in fields(Goals)})
+        facts = {"task": p.task, "robot": p.robot, "agent": p.agent, "seed": p.seed}
+        return Session(folder, plan, goals, p.seed, facts)
+
+    # -- phases and episodes, one stage after the other: begin → reset → episode → record → begin …
+
+    def enter(self, phase: str) -> None:
+        """Announce a phase."""
+        code = PHASE_NAMES.get(phase, Episode.DONE)
+        self.announcement = Episode(run=self.session.folder.name, phase=code, status=Episode.IDLE)
+        self.announcement.episode = self.session.episode
+        self.publisher.publish(self.announcement)
+        self.waiting_since = time.monotonic()
+        self.stage = "begin"
+        self.train_since = time.monotonic() if phase == "train" else self.train_since
+        self.get_logger().info(f"phase: {phase}")
+
+    def advance(self) -> None:
+        """Go on where nothing more is waited for."""
+        session = self.session
+        if self.stage == "begin":
+            if session.phase == "done":
+                self.conclude()
+            elif session.finished() or (session.phase == "pretrain" and self._policy_is_there()):
+                self.leave()
+            elif session.has_episodes and self._ready():
+                self.begin()
+        elif self.stage == "reset":
+            if not self.resetting:
+                self.ask_reset()
+        elif self.stage == "record" and (self.recorded or time.monotonic() - self.waiting_since > _RECORDING_S):
+            if self.recorded is None or not self.recorded.complete:
+                self.get_logger().warning(f"episode {session.episode} was not recorded whole: it is shown again")
+                self.stage = "begin"
+            else:
+                self.count()
+
+    def leave(self) -> None:
+        """Go to the next phase."""
+        if self.session.phase == "train":
+            self.session.train_wall_s = time.monotonic() - self.train_since
+        self.enter(self.session.next_phase())
+
+    def _ready(self) -> bool:
+        phase = PHASE_NAMES[self.session.phase]
+        if self.session.phase in ("baseline", "train", "showcase") and self.params.plan == "learn":
+            # measured and filmed is what the learner has now, not what the actor had before
+            current = self.learner.phase == phase and self.actor.policy_version == self.learner.policy_version
+            if not current:
+                return False
+        camera = _CAMERA_S if self.session.phase == "showcase" else 0.0
+        return time.monotonic() - self.waiting_since >= camera
+
+    def _policy_is_there(self) -> bool:
+        return self.learner.state == LearnerStatus.LEARNING and self.actor.policy_version >= 1
+
+    def begin(self) -> None:
+        """Begin the next episode with a reset."""
+        run = self.announcement.run
+        self.announcement = self.session.begin_episode()
+        self.announcement.run = run
+        self.steps = self.person_steps = 0
+        self.episode_return = 0.0
+        self.executed = self.reward = self.recorded = None
+        self.stage = "reset"
+        self.ask_reset()
+
+    def ask_reset(self) -> None:
+        """Ask for the reset; without an answer it is asked again."""
+        if not self.reset.service_is_ready():
+            self.get_logger().info("waits for the robot's reset_episode service", throttle_duration_sec=10.0)
+            return
+        self.resetting = True
+        request = Reset.Request(episode=self.announcement.episode, seed=self.announcement.seed)
+        self.reset.call_async(request).add_done_callback(self.on_reset)
+
+    def on_reset(self, future) -> None:
+        """Announce the episode when robot and scene are at its start."""
+        self.resetting = False
+        response = future.result()
+        if response is None or not response.success:
+            why = response.message if response else "no answer"
+            self.get_logger().error(f"reset failed: {why}; it is tried again", throttle_duration_sec=5.0)
+            return
+        self.announcement.header.stamp = response.stamp
+        self.stage = "episode"
+        self.publisher.publish(self.announcement)
+
+    def on_executed(self, msg: Action) -> None:
+        """Count a step."""
+        if self.stage != "episode" or msg.episode != self.announcement.episode:
+            return
+        if self.executed is None or msg.step > self.executed.step:
+            self.steps += 1
+            self.person_steps += msg.controller == Action.PERSON
+        self.executed = msg
+        self.maybe_end()
+
+    def on_reward(self, msg: Reward) -> None:
+        """Count a reward; end the episode where it says so."""
+        if self.stage != "episode" or msg.episode != self.announcement.episode:
+            return
+        if self.reward is None or msg.step > self.reward.step:
+            self.episode_return += msg.reward
+        self.reward = msg
+        self.maybe_end()
+
+    def maybe_end(self) -> None:
+        """End the episode once its last reward and executed action are both there."""
+        reward, executed = self.reward, self.executed
+        if reward is None or executed is None or not (reward.terminated or reward.truncated):
+            return
+        if executed.step < reward.step:
+            return
+        if self.session.phase == "demonstrate":
+            if not reward.success:
+                self.get_logger().warning(f"demonstration {self.announcement.episode} failed: it is shown again")
+                self.stage = "begin"
+                return
+            self.stage, self.waiting_since = "record", time.monotonic()
+            self.advance()
+        else:
+            self.count()
+
+    def on_recording(self, msg: Recording) -> None:
+        """Note that a demonstration is in its bag."""
+        if msg.episode == self.announcement.episode:
+            self.recorded = msg
+            self.advance()
+
+    def count(self) -> None:
+        """Count the episode and go on."""
+        result = self.session.end_episode(self.steps, self.reward.success, self.person_steps, self.episode_return)
+        step = result.robot_steps if result.phase == "train" else result.episode
+        self.log.add(step, **{
+            f"{result.phase}/success": float(result.success),
+            f"{result.phase}/autonomous_success": float(result.success and result.autonomous),
+            f"{result.phase}/return": result.episode_return,
+            f"{result.phase}/length": result.steps,
+            f"{result.phase}/person_share": result.person_steps / max(1, result.steps),
+        })  # fmt: skip
+        if result.phase == "train":
+            names, values = self.learner.metric_names, self.learner.metric_values
+            self.log.add(step, **{f"learner/{n}": v for n, v in zip(names, values, strict=True)})
+        self.get_logger().info(self._line(result))
+        self.stage = "begin"
+        self.advance()
+
+    def _line(self, result) -> str:
+        who = "alone" if result.autonomous else f"person {result.person_steps}"
+        line = f"{result.phase} {self.session.in_phase}: {'success' if result.success else 'failure'}"
+        line += f", {result.steps} steps, {who}"
+        if result.phase == "train":
+            line += (
+                f"; {result.robot_steps} robot steps, success {self.session.autonomous_rate():.0%},"
+                f" person {self.session.intervention_rate():.0%}"
+            )
+        return line
+
+    def on_event(self, msg: OperatorEvent) -> None:
+        """Discard the episode, pause or go on."""
+        if self.stage != "episode":
+            return
+        if msg.event == OperatorEvent.DISCARD:
+            self.get_logger().info(f"episode {self.announcement.episode} is discarded")
+            self.stage = "begin"
+        elif msg.event == OperatorEvent.PAUSE:
+            paused = self.announcement.status == Episode.PAUSED
+            self.announcement.status = Episode.RUNNING if paused else Episode.PAUSED
+            self.publisher.publish(self.announcement)
+
+    def on_learner(self, msg: LearnerStatus) -> None:
+        """Note the learner's status."""
+        self.learner = msg
+
+    def on_actor(self, msg: ActorStatus) -> None:
+        """Note the actor's status."""
+        self.actor = msg
+
+    # -- the end, and what is shown
+
+    def conclude(self) -> None:
+        """Write the summary when the learner has saved, then end the run."""
+        if self.params.plan == "learn" and self.learner.state != LearnerStatus.SAVED:
+            return
+        summary = self.session.summary(self.contract.period) | self._counters()
+        write_json(self.session.folder / "summary.json", summary)
+        if self.session.of_phase("train"):
+            draw([read_curve(self.session.folder)], self.session.folder / "learning_curve.png", self.params.window)
+        self.log.close()
+        self.show()
+        self.get_logger().info(f"done: {self.session.folder}/summary.json")
+        self.stage, self.finished = "over", True
+
+    def _counters(self) -> dict:
+        return {
+            "updates": self.learner.updates,
+            "policy_version": self.learner.policy_version,
+            "transitions_sent": self.actor.transitions_sent,
+            "transitions_stored": self.learner.stored,
+        }
+
+    def show(self) -> None:
+        """Write what is on now."""
+        session = self.session
+        controller = self.executed.controller if self.executed else Action.NOBODY
+        write_json(
+            session.folder / "status.json",
+            session.facts | self._counters() | {
+                "phase": session.phase,
+                "episode": session.episode,
+                "in_phase": session.in_phase,
+                "wanted": session.wanted(),
+                "robot_steps": session.robot_steps + (self.steps if self._training() else 0),
+                "max_steps": session.goals.max_steps,
+                "autonomous_success": session.autonomous_rate(),
+                "target_success": session.goals.target_success,
+                "window": session.goals.window,
+                "person_share": session.intervention_rate(),
+                "baseline": [r.success for r in session.of_phase("baseline")],
+                "recent": [[r.success, r.autonomous] for r in session.of_phase("train")[-session.goals.window :]],
+                "control": _CONTROLLERS[controller] if self.stage == "episode" else "nobody",
+                "learner_state": int(self.learner.state),
+                "updates_per_s": round(self.learner.updates_per_s, 1),
+                "wall_s": round(time.monotonic() - session.started, 1),
+                "stamp": time.time(),
+            },
+        )  # fmt: skip
+
+    def _training(self) -> bool:
+        return self.session.phase == "train" and self.stage == "episode"
+
+
+def main() -> None:
+    """Run the node."""
+    run(SessionNode)

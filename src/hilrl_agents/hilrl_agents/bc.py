@@ -1,0 +1,82 @@
+"""Behaviour cloning on demonstrations and interventions: HG-DAgger when a person corrects, plain BC when not.
+
+HG-DAgger: Kelly et al., arXiv 1810.02890.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.batch import Batch, unfold
+from hilrl_agents.config import option
+from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, bc_loss, minimise, shifted
+from hilrl_agents.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Options of `bc`."""
+
+    batch_size: int = option(256, "Rows of one gradient step", "rows", low=1)
+    hidden: tuple = option((256, 256), "Hidden layers of the policy")
+    learning_rate: float = option(3e-4, "Adam's step size", low=0)
+    exploration_std: float = option(0.1, "Noise on explored actions, before tanh; 0 for none", low=0)
+    state_std_floor: float = option(
+        0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
+    )
+    image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
+    image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
+    image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
+
+
+class BC(Agent):
+    """Deterministic policy a = tanh(μ(s)), fitted by squared error to what people did."""
+
+    name = "bc"
+    Config = BCConfig
+    policy_networks = ("encoder", "policy")
+
+    def __init__(self, spec: PolicySpec, config: BCConfig, seed: int = 0) -> None:
+        super().__init__(spec, config, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = ObservationEncoder(spec, config.image_channels, config.image_features)
+            self.policy = EnsembleMLP(1, self.encoder.size, config.hidden, spec.horizon * spec.action_dim)
+        self.networks = {"encoder": self.encoder, "policy": self.policy}
+        self.optimizers = {"policy": FlatAdam([self.encoder, self.policy], config.learning_rate)}
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one update."""
+        return self.config.batch_size
+
+    @torch.no_grad()
+    def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
+        """tanh(μ(s)), with noise before tanh if exploring → [H, A]."""
+        self.spec.check(observation)
+        mean = self.policy(self.encoder(to_batch(observation)))[0]
+        if explore:
+            generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
+            mean = mean + self.config.exploration_std * torch.randn(mean.shape, generator=generator)
+        return unfold(torch.tanh(mean), self.spec.horizon)[0].numpy()
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One step on offline rows and on the steps that a person acted (HG-DAgger, algorithm 1)."""
+        person = (batch.person | batch.offline[:, None]).float()
+        self.updates += 1
+        return self._step(batch, person)
+
+    def pretrain(self, batch: Batch) -> dict[str, float]:
+        """One step on all rows of the batch."""
+        return self._step(batch, torch.ones_like(batch.bootstrap))
+
+    def _step(self, batch: Batch, weight: torch.Tensor) -> dict[str, float]:
+        batch = shifted(batch, self.config.image_shift, self.generator)
+        mean = self.policy(self.encoder(batch.observation))[0]
+        loss = bc_loss(mean, batch, weight)
+        minimise(loss, self.optimizers["policy"])
+        return {"bc_loss": loss.item()}

@@ -1,0 +1,262 @@
+"""Checkpoints (a folder of YAML and safetensors) and policy weights as bytes. Nothing is ever unpickled."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hilrl_agents.agent import Agent, AgentStateError
+from hilrl_agents.config import ConfigError
+from hilrl_agents.registry import make_agent
+from hilrl_agents.spec import PolicySpec
+
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint or weights that cannot be used; the message is one sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says about itself.
+
+    Attributes:
+        folder: where it lies.
+        algorithm: name of the agent.
+        spec: shapes of observations and actions.
+        config: all options of the agent.
+        contract: the robot contract that it was trained under.
+        counters: whatever the learner counts (robot steps, policy version, …).
+    """
+
+    folder: Path
+    algorithm: str
+    spec: PolicySpec
+    config: dict[str, Any]
+    contract: dict[str, Any]
+    counters: dict[str, Any]
+
+
+def contract_hash(contract: Mapping[str, Any]) -> str:
+    """sha256 over the contract's canonical JSON, as hex digits; order of keys does not matter."""
+    return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()
+
+
+def save_checkpoint(
+    folder: str | Path,
+    agent: Agent,
+    contract: Mapping[str, Any] | None = None,
+    counters: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a checkpoint; a kill at any moment leaves the former one or the new one, whole.
+
+    The new folder is written and synchronised beside the old one, which then gives way by two renames;
+    between them the checkpoint is found under `<folder>.old` (`read_checkpoint` looks there).
+
+    Args:
+        folder: the checkpoint's place; one that is there is replaced.
+        agent: whose tensors and options are kept.
+        contract: robot contract, plain YAML types.
+        counters: what the learner wants back on resume, plain YAML types.
+    """
+    folder, contract = Path(folder), dict(contract or {})
+    draft = folder.with_name(f"{folder.name}.new-{uuid.uuid4().hex[:8]}")
+    draft.mkdir(parents=True)
+    description = {
+        "format": FORMAT,
+        "algorithm": agent.name,
+        "spec": agent.spec.to_dict(),
+        "agent": {key: _plain(value) for key, value in dataclasses.asdict(agent.config).items()},
+        "counters": dict(counters or {}),
+        "versions": {"hilrl_agents": _version(), "torch": str(torch.__version__)},
+        "contract_hash": contract_hash(contract),
+        "contract": contract,
+    }
+    _write(draft / "config.yaml", yaml.safe_dump(description, sort_keys=False).encode())
+    _write(draft / "policy.safetensors", save(agent.policy_state()))
+    _write(draft / "agent.safetensors", save(agent.state()))
+    _sync_folder(draft)
+    old = _old(folder)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(folder, old)
+    os.rename(draft, folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    for left in folder.parent.glob(f"{folder.name}.new-*"):  # of a process killed while it wrote
+        shutil.rmtree(left, ignore_errors=True)
+    return folder
+
+
+def read_checkpoint(folder: str | Path, contract: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Reads what a checkpoint says about itself, without its tensors.
+
+    Args:
+        folder: as given to `save_checkpoint`.
+        contract: if given, the checkpoint must have been trained under the same one.
+
+    Raises:
+        CheckpointError: no checkpoint there, damaged, or another contract (names the first differing key).
+    """
+    folder = Path(folder)
+    if not folder.exists() and _old(folder).exists():
+        folder = _old(folder)
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: there is no config.yaml in it")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise CheckpointError(f"{path} has format {found['format']}, but this version reads {FORMAT}")
+        checkpoint = Checkpoint(
+            folder=folder,
+            algorithm=found["algorithm"],
+            spec=PolicySpec.from_dict(found["spec"]),
+            config=found["agent"],
+            contract=found["contract"],
+            counters=found["counters"],
+        )
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())[:120]}") from None
+    if contract is not None:
+        check_contract(checkpoint.contract, contract, str(folder))
+    return checkpoint
+
+
+def load_checkpoint(
+    folder: str | Path,
+    contract: Mapping[str, Any] | None = None,
+    policy_only: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Agent, Checkpoint]:
+    """Makes the agent that a checkpoint holds.
+
+    Args:
+        folder: as given to `save_checkpoint`.
+        contract: if given, the checkpoint must have been trained under the same one.
+        policy_only: load what acting needs and leave critics and optimizers fresh.
+        overrides: options that shall differ from the checkpoint's.
+
+    Raises:
+        CheckpointError: no checkpoint there, damaged, another contract, or tensors that do not fit.
+    """
+    checkpoint = read_checkpoint(folder, contract)
+    try:
+        agent = make_agent(checkpoint.algorithm, checkpoint.spec, checkpoint.config | dict(overrides or {}))
+        path = checkpoint.folder / ("policy.safetensors" if policy_only else "agent.safetensors")
+        (agent.load_policy if policy_only else agent.load_state)(_read_tensors(path))
+    except (ConfigError, AgentStateError) as error:
+        raise CheckpointError(f"{checkpoint.folder}: {error}") from None
+    return agent, checkpoint
+
+
+def check_contract(stored: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:
+    """Compares two robot contracts.
+
+    Raises:
+        CheckpointError: they differ; names the first differing key and both values.
+    """
+    difference = _difference(stored, current)
+    if difference:
+        key, was, now = difference
+        raise CheckpointError(
+            f"{where} was trained under another contract: {key} was {was}, but here it is {now}"
+        )
+
+
+def pack_policy(state: Mapping[str, Tensor]) -> bytes:
+    """Policy tensors as safetensors bytes; sha256 over them is the checksum that travels along."""
+    return save({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def unpack_policy(data: bytes, checksum_sha256: str) -> dict[str, Tensor]:
+    """Inverse of `pack_policy`.
+
+    Args:
+        data: what `pack_policy` returned.
+        checksum_sha256: hex digits of sha256 over `data`.
+
+    Raises:
+        CheckpointError: the checksum is wrong, or the bytes are no safetensors.
+    """
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != checksum_sha256:
+        raise CheckpointError(
+            f"policy weights are damaged: their sha256 is {actual[:12]}…, but {checksum_sha256[:12]}… was given"
+        )
+    try:
+        return load(bytes(data))
+    except SafetensorError as error:
+        raise CheckpointError(f"policy weights are no safetensors: {error}") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; the checkpoint is incomplete") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _difference(stored: Any, current: Any, key: str = "") -> tuple[str, str, str] | None:
+    """First differing key with both values as text, in a stable order; None if equal."""
+    if isinstance(stored, Mapping) and isinstance(current, Mapping):
+        for name in sorted({*stored, *current}, key=str):
+            pair = (stored.get(name, "absent"), current.get(name, "absent"))
+            found = _difference(*pair, f"{key}.{name}" if key else str(name))
+            if found:
+                return found
+        return None
+    if isinstance(stored, (list, tuple)) and isinstance(current, (list, tuple)):
+        if len(stored) != len(current):
+            return f"the length of {key}", str(len(stored)), str(len(current))
+        found = (
+            _difference(*pair, f"{key}[{index}]")
+            for index, pair in enumerate(zip(stored, current, strict=True))
+        )
+        return next((difference for difference in found if difference), None)
+    return None if stored == current else (key, repr(stored), repr(current))
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _version() -> str:
+    try:
+        return version("hilrl_agents")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

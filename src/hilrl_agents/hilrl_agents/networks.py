@@ -1,0 +1,398 @@
+"""Networks shared by the agents: one batched MLP ensemble, observation encoder, tanh-Gaussian."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from hilrl_agents.batch import Batch, Observation, unfold
+from hilrl_agents.spec import PolicySpec
+
+LAYER_NORM_EPS = 1e-5
+
+
+def fast_bf16(device: str = "cpu") -> bool:
+    """Whether bfloat16 is multiplied in hardware here (AVX512-BF16, AMX, a GPU); else it is slower."""
+    return torch.device(device).type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
+
+class _LayerNormMLP(torch.autograd.Function):
+    """E multilayer perceptrons as batched matrix products, with a hand-written backward.
+
+    Per hidden layer: z = x W + b, x̂ = LN(z), y = relu(x̂ · gain + offset); the last layer is linear.
+    Autograd over the same operations needs about twice the time on a CPU: small kernels, and copies of what
+    they keep. Products between hidden layers run in `dtype`; the first layer (the state's resolution) and the
+    last one (a value's) stay in float32.
+    """
+
+    @staticmethod
+    def forward(ctx, dtype: torch.dtype, x: Tensor, *parameters: Tensor) -> Tensor:
+        """From x [B, in], parameters (W, b, gain, offset) per hidden layer, then (W, b) → [E, B, out]."""
+        *hidden, weight, bias = parameters
+        ctx.trained, ctx.layers = weight.requires_grad, []
+        inner = x.unsqueeze(0).expand(len(weight), -1, -1)
+        for w, b, gain, offset in zip(*(hidden[part::4] for part in range(4)), strict=True):
+            if ctx.layers:
+                inner, w = inner.to(dtype), w.to(dtype)
+                z = torch.bmm(inner, w).to(b.dtype).add_(b)
+            else:
+                z = torch.baddbmm(b, inner, w)
+            # torch's layer_norm kernel takes twice as long as these passes, and has no gain per member
+            z.sub_(z.mean(-1, keepdim=True))
+            norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+            rstd = norm.square_().div_(z.shape[-1]).add_(LAYER_NORM_EPS).rsqrt_()
+            normalised = z.mul_(rstd)
+            output = torch.addcmul(offset, normalised, gain).relu_()
+            ctx.layers.append((inner, w, gain, normalised, rstd, output))
+            inner = output
+        ctx.last = inner, weight
+        return torch.baddbmm(bias, inner, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, flow: Tensor) -> tuple[Tensor | None, ...]:
+        """Reverse of `forward`; skips the weights' gradients where the parameters were passed detached."""
+        inner, weight = ctx.last
+        gradients: list[Tensor | None] = [None, None]
+        if ctx.trained:
+            gradients = [torch.bmm(inner.transpose(1, 2), flow), flow.sum(1, keepdim=True)]
+        # an outer product for a single output: a matrix product of that shape is slow
+        flow = (
+            flow * weight.transpose(1, 2)
+            if weight.shape[-1] == 1
+            else torch.bmm(flow, weight.transpose(1, 2))
+        )
+        for index, (inner, weight, gain, normalised, rstd, output) in reversed(list(enumerate(ctx.layers))):
+            flow = torch.ops.aten.threshold_backward(flow, output, 0.0)
+            layer: list[Tensor | None] = [None] * 4
+            if ctx.trained:
+                layer[2:] = (flow * normalised).sum(1, keepdim=True), flow.sum(1, keepdim=True)
+            flow = _layer_norm_backward(flow.mul_(gain), normalised, rstd)
+            low = flow.to(weight.dtype)
+            if ctx.trained:
+                layer[:2] = torch.bmm(inner.transpose(1, 2), low).float(), flow.sum(1, keepdim=True)
+            if index or ctx.needs_input_grad[1]:
+                flow = torch.bmm(low, weight.transpose(1, 2)).float()
+            gradients = [*layer, *gradients]
+        return None, flow.sum(0) if ctx.needs_input_grad[1] else None, *gradients
+
+
+def _layer_norm_backward(grad: Tensor, normalised: Tensor, rstd: Tensor) -> Tensor:
+    """dL/dz = rstd · (g − mean(g) − x̂ · mean(g x̂)) for x̂ = LN(z), g = dL/dx̂; in place of `grad`."""
+    projection = torch.linalg.vecdot(grad, normalised).unsqueeze_(-1).div_(grad.shape[-1])
+    grad = grad.sub_(grad.mean(-1, keepdim=True))
+    return grad.addcmul_(normalised, projection, value=-1).mul_(rstd)
+
+
+class EnsembleMLP(nn.Module):
+    """E independent LayerNorm-ReLU perceptrons, evaluated as one batched network.
+
+    Args:
+        members: E; 1 for an ordinary network.
+        inputs: size of the input.
+        hidden: sizes of the hidden layers.
+        outputs: size of the output.
+        bf16: products between hidden layers in bfloat16.
+        final_scale: factor on the last layer's initial weights; small values start near zero output.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        bf16: bool = False,
+        final_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.members, self.dtype = members, torch.bfloat16 if bf16 else torch.float32
+        self.weights = nn.ParameterList()
+        sizes = [inputs, *hidden]
+        for fan_in, fan_out in pairwise(sizes):
+            layer = torch.empty(members, fan_in, fan_out)
+            self.weights.append(nn.init.uniform_(layer, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in)))
+            self.weights.append(torch.zeros(members, 1, fan_out))
+            self.weights.append(torch.ones(members, 1, fan_out))
+            self.weights.append(torch.zeros(members, 1, fan_out))
+        bound = final_scale / math.sqrt(sizes[-1])
+        self.weights.append(nn.init.uniform_(torch.empty(members, sizes[-1], outputs), -bound, bound))
+        self.weights.append(torch.zeros(members, 1, outputs))
+
+    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
+        """From x [B, in] → [E, B, out]. `frozen` lets gradients pass to x but not to the weights."""
+        weights = [weight.detach() for weight in self.weights] if frozen else list(self.weights)
+        return _LayerNormMLP.apply(self.dtype, x, *weights)
+
+
+class StateNormalizer(nn.Module):
+    """(state − mean) / std per entry, clipped; fitted once before learning and stored with the weights.
+
+    Args:
+        size: S, length of the state vector.
+        clip: bound on the normalised value; an entry that hardly moved in the data cannot blow up later.
+    """
+
+    def __init__(self, size: int, clip: float = 10.0) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def fit(self, states: Tensor, floor: float) -> None:
+        """Takes mean and standard deviation of states [N, S]; `floor` is the smallest std taken."""
+        self.mean.copy_(states.mean(0))
+        self.std.copy_(states.std(0, correction=0).clamp_min(floor))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """[B, S] → [B, S]."""
+        return ((state - self.mean) / self.std).clamp(-self.clip, self.clip)
+
+
+class ImageEncoder(nn.Module):
+    """Four 3×3 convolutions shared by all cameras of one shape, then one projection per camera.
+
+    DrQ-v2's encoder (arXiv 2107.09645, sec. 3.1) with strides 2, 2, 2, 1: a quarter of the arithmetic of 2,
+    1, 1, 1 for images of 128×128. Projection to `features` numbers, LayerNorm, tanh.
+
+    Args:
+        cameras: image shapes (height, width, channels) by name.
+        channels: channels of every convolution.
+        features: F, numbers per camera.
+        bf16: convolutions in bfloat16.
+    """
+
+    def __init__(
+        self, cameras: dict[str, tuple[int, int, int]], channels: int, features: int, bf16: bool
+    ) -> None:
+        super().__init__()
+        self.cameras, self.bf16 = dict(cameras), bf16
+        self.convolutions, self.projections = nn.ModuleDict(), nn.ModuleDict()
+        for name, shape in self.cameras.items():
+            if _key(shape) not in self.convolutions:
+                sizes = [shape[2], channels, channels, channels, channels]
+                layers: list[nn.Module] = []
+                for size_in, size_out, stride in zip(sizes[:-1], sizes[1:], (2, 2, 2, 1), strict=True):
+                    layers += [nn.Conv2d(size_in, size_out, 3, stride, padding=1), nn.ReLU(inplace=True)]
+                self.convolutions[_key(shape)] = nn.Sequential(*layers)
+            side = [math.ceil(length / 8) for length in shape[:2]]
+            flat = channels * side[0] * side[1]
+            self.projections[name] = nn.Sequential(
+                nn.Linear(flat, features), nn.LayerNorm(features), nn.Tanh()
+            )
+
+    def forward(self, images: dict[str, Tensor]) -> Tensor:
+        """{name: uint8 [B, height, width, channels]} → float32 [B, F · number of cameras]."""
+        maps: dict[str, Tensor] = {}
+        with torch.autocast("cpu" if self._on_cpu() else "cuda", torch.bfloat16, enabled=self.bf16):
+            for key, network in self.convolutions.items():
+                names = [name for name, shape in self.cameras.items() if _key(shape) == key]
+                stack = torch.cat([images[name] for name in names]) if len(names) > 1 else images[names[0]]
+                # NHWC storage seen as NCHW is channels_last: no copy, and the fast layout on a CPU
+                pixels = stack.permute(0, 3, 1, 2).to(torch.bfloat16 if self.bf16 else torch.float32)
+                output = network(pixels.mul_(1 / 255).sub_(0.5)).flatten(1)
+                maps |= dict(zip(names, output.chunk(len(names)), strict=True))
+            return torch.cat([self.projections[name](maps[name]).float() for name in self.cameras], 1)
+
+    def _on_cpu(self) -> bool:
+        return next(self.parameters()).device.type == "cpu"
+
+
+def _key(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
+
+
+class ObservationEncoder(nn.Module):
+    """Observation → features [B, F]: the normalised state, then the encoded images, if there are cameras.
+
+    Args:
+        spec: shapes of the observation.
+        channels: channels of the image encoder.
+        image_features: features per camera.
+        bf16: image encoder in bfloat16.
+    """
+
+    def __init__(
+        self, spec: PolicySpec, channels: int = 32, image_features: int = 50, bf16: bool = False
+    ) -> None:
+        super().__init__()
+        self.normalizer = StateNormalizer(spec.state_dim)
+        self.images = ImageEncoder(spec.cameras, channels, image_features, bf16) if spec.cameras else None
+        self.size = spec.state_dim + image_features * len(spec.cameras)
+
+    def forward(self, observation: Observation) -> Tensor:
+        """{"state": [B, S], "images": {name: [B, height, width, channels]}} → [B, F]."""
+        state = self.normalizer(observation["state"])
+        if self.images is None:
+            return state
+        return torch.cat([state, self.images(observation["images"])], 1)
+
+
+def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
+    """DrQ's augmentation (arXiv 2004.13649): every image moves by up to `pad` pixels, borders repeated.
+
+    Args:
+        images: uint8 [B, height, width, channels].
+        pad: largest shift in pixels, each way.
+        generator: source of the shifts.
+
+    Returns:
+        The shifted images, same shape and type.
+    """
+    count, height, width, _ = images.shape
+    shift = torch.randint(-pad, pad + 1, (2, count, 1), generator=generator, device=generator.device)
+    shift = shift.to(images.device)
+    rows = (torch.arange(height, device=images.device) + shift[0]).clamp_(0, height - 1)
+    columns = (torch.arange(width, device=images.device) + shift[1]).clamp_(0, width - 1)
+    index = torch.arange(count, device=images.device)[:, None, None]
+    return images[index, rows[:, :, None], columns[:, None, :]]
+
+
+def shifted(batch: Batch, pad: int, generator: torch.Generator) -> Batch:
+    """Batch whose images, now and next, are shifted at random, each on its own; `pad` 0 leaves them."""
+
+    def moved(observation: Observation) -> Observation:
+        images = {name: random_shift(i, pad, generator) for name, i in observation["images"].items()}
+        return {"state": observation["state"], "images": images}
+
+    if pad == 0 or not batch.observation["images"]:
+        return batch
+    return replace(
+        batch, observation=moved(batch.observation), next_observation=moved(batch.next_observation)
+    )
+
+
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample of a tanh-Gaussian and its log-density (SAC, arXiv 1812.05905, appendix C).
+
+    Args:
+        mean: of the Gaussian, [B, D].
+        log_std: of the Gaussian, [B, D].
+        noise: standard normal draw, [B, D].
+
+    Returns:
+        Action tanh(mean + std · noise) [B, D] and log π(action) [B].
+    """
+    raw = mean + log_std.exp() * noise
+    # log(1 − tanh²u) = 2 (log 2 − u − softplus(−2u)): exact also where tanh is 1 in float32
+    jacobian = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+    log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi) - jacobian
+    return torch.tanh(raw), log_density.sum(1)
+
+
+def bc_loss(mean: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+    """|tanh(mean) − a|², summed over action entries, averaged over executed steps of weighted rows → scalar.
+
+    Args:
+        mean: of the Gaussian before tanh, [B, H·A].
+        batch: actions [B, H, A] and which of their steps were executed.
+        weight: of each row (or of each step of it), [B] or [B, H].
+    """
+    error = (unfold(torch.tanh(mean), batch.action.shape[1]) - batch.action).square().sum(-1)  # [B, H]
+    weight = batch.valid() * (weight if weight.dim() == 2 else weight[:, None])
+    return (error * weight).sum() / weight.sum().clamp_min(1)
+
+
+class GaussianActor(nn.Module):
+    """Features → mean and log std of a Gaussian over the folded chunk, before tanh.
+
+    Args:
+        inputs: F, size of the features.
+        hidden: sizes of the hidden layers.
+        outputs: H · A.
+        std_min: smallest standard deviation.
+        std_max: largest standard deviation.
+        initial_std: standard deviation of the untrained actor.
+        bf16: products between hidden layers in bfloat16.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        std_min: float,
+        std_max: float,
+        initial_std: float,
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(1, inputs, hidden, 2 * outputs, bf16, final_scale=0.1)
+        self.bounds = (math.log(std_min), math.log(std_max))
+        self.initial = math.log(initial_std)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, F] → mean [B, H·A], log_std [B, H·A]."""
+        mean, log_std = self.net(features)[0].chunk(2, dim=-1)
+        return mean, (log_std + self.initial).clamp(*self.bounds)
+
+
+class FlatAdam:
+    """Adam over all parameters of some modules, laid out in one vector: one kernel a step instead of dozens.
+
+    The modules' parameters and their gradients become views of it; everything else about them stays as usual.
+
+    Args:
+        modules: whose parameters are trained; each parameter belongs to one FlatAdam only.
+        lr: learning rate.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], lr: float) -> None:
+        self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        self.flat = flatten(self.parameters)
+        self.flat.grad = torch.zeros_like(self.flat)
+        for parameter, gradient in zip(self.parameters, _views(self.flat.grad, self.parameters), strict=True):
+            parameter.grad = gradient
+        self.adam = torch.optim.Adam([self.flat], lr=lr, fused=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """First and second moment and step count."""
+        if not self.adam.state:
+            zero = torch.zeros_like(self.flat)
+            return {"exp_avg": zero, "exp_avg_sq": zero.clone(), "step": torch.zeros(())}
+        return dict(self.adam.state[self.flat])
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        self.adam.state[self.flat] = {name: value.clone() for name, value in state.items()}
+
+
+def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> Tensor:
+    """One gradient step on `loss` for the parameters of the optimizers, and no others.
+
+    Args:
+        loss: scalar.
+        optimizers: whose parameters move.
+        clip: bound on the gradient's norm per optimizer; 0 for none.
+
+    Returns:
+        Norm of the first optimizer's gradient, before clipping.
+    """
+    for optimizer in optimizers:
+        optimizer.flat.grad.zero_()
+    loss.backward(inputs=[parameter for optimizer in optimizers for parameter in optimizer.parameters])
+    norms = []
+    for optimizer in optimizers:
+        norms.append(torch.linalg.vector_norm(optimizer.flat.grad))
+        if clip and norms[-1] > clip:
+            optimizer.flat.grad.mul_(clip / norms[-1])
+        optimizer.adam.step()
+    return norms[0]
+
+
+def flatten(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Moves parameters into one new vector, of which they become views, and returns it."""
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+    for parameter, view in zip(parameters, _views(flat, parameters), strict=True):
+        parameter.data = view
+    return flat
+
+
+def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    sizes = [tensor.numel() for tensor in like]
+    return [part.view(tensor.shape) for part, tensor in zip(flat.split(sizes), like, strict=True)]

@@ -1,0 +1,220 @@
+"""SAC as RLPD and HIL-SERL use it, over action chunks, with a behaviour-cloning term.
+
+RLPD: Ball et al., arXiv 2302.02948. HIL-SERL: Luo et al., arXiv 2410.21845. SAC: Haarnoja et al., arXiv
+1812.05905. Chunks: Li et al. (Q-chunking), arXiv 2507.07969. B rows, E critics, H steps a chunk, A action
+entries, F features.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.batch import Batch, fold, unfold
+from hilrl_agents.config import option
+from hilrl_agents.networks import (
+    EnsembleMLP,
+    FlatAdam,
+    GaussianActor,
+    ObservationEncoder,
+    bc_loss,
+    fast_bf16,
+    flatten,
+    minimise,
+    shifted,
+    squash,
+)
+from hilrl_agents.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
+
+    batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
+    utd_ratio: int = option(1, "Critic steps per update; 2 needs fewer robot steps and twice the CPU", low=1)
+    n_step: int = option(
+        1, "Rewards summed before bootstrapping, if more than the chunk; 3 for cameras", low=1
+    )
+    gamma: float = option(0.97, "Discount per robot step; 0.97 looks some 3 s ahead at 10 Hz", low=0, high=1)
+    tau: float = option(
+        0.005, "Share of the critic that the target takes over per critic step", low=0, high=1
+    )
+    critics: int = option(2, "Ensemble size; RLPD's 10 pays only with a high utd_ratio", low=1)
+    critic_subsample: int = option(0, "Critics drawn for each target's minimum (RLPD); 0 for all", low=0)
+    backup_entropy: bool = option(
+        False, "Entropy in the target; off, or sparse rewards drown in it (HIL-SERL)"
+    )
+    hidden: tuple = option((256, 256), "Hidden layers of actor and critics")
+    learning_rate: float = option(3e-4, "Adam's step size, all networks", low=0)
+    grad_clip: float = option(
+        0.0, "Bound on each network's gradient norm; 0 for none: LayerNorm tames it", low=0
+    )
+    temperature_init: float = option(
+        1e-2, "Initial entropy temperature; 1 forgets the demonstrations", low=1e-8
+    )
+    target_entropy: float = option(
+        -0.5, "Wanted entropy per action entry; −0.5 is a std of about 0.15", "nat"
+    )
+    bc_loss_weight: float = option(
+        0.1, "Behaviour cloning on offline rows in the actor's loss; 0 for none", low=0
+    )
+    initial_std: float = option(0.3, "Exploration before any learning; a robot should not flail", low=1e-3)
+    std_min: float = option(0.01, "Smallest standard deviation of the policy", low=1e-6)
+    std_max: float = option(2.0, "Largest standard deviation of the policy", low=1e-3)
+    state_std_floor: float = option(
+        0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
+    )
+    image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
+    image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
+    image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
+    precision: str = option(
+        "auto",
+        "Matrix products of hidden layers: auto takes bfloat16 where the machine has it in hardware",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+
+class SAC(Agent):
+    """Soft actor-critic: LayerNorm critic ensemble, offline data in every batch, chunks of H actions."""
+
+    name = "sac"
+    Config = SACConfig
+    policy_networks = ("encoder", "actor")
+
+    def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
+        super().__init__(spec, config, seed)
+        c, self.n_step = config, config.n_step
+        flat = spec.horizon * spec.action_dim
+        bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = ObservationEncoder(spec, c.image_channels, c.image_features, bf16)
+            self.actor = GaussianActor(
+                self.encoder.size, c.hidden, flat, c.std_min, c.std_max, c.initial_std, bf16
+            )
+            self.critic = EnsembleMLP(c.critics, self.encoder.size + flat, c.hidden, 1, bf16)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.temperature = Temperature(c.temperature_init)
+        self.networks = {
+            "encoder": self.encoder,
+            "actor": self.actor,
+            "critic": self.critic,
+            "target": self.target,
+            "temperature": self.temperature,
+        }
+        trained = ["actor", "critic", "temperature", *(["encoder"] if spec.cameras else [])]
+        self.optimizers = {name: FlatAdam([self.networks[name]], c.learning_rate) for name in trained}
+        self._flat_target = flatten(list(self.target.parameters()))
+        self._encoder_optimizer = [self.optimizers["encoder"]] if spec.cameras else []
+        self._entropy_goal = c.target_entropy * flat
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one update: `batch_size` for each of the `utd_ratio` critic steps."""
+        return self.config.batch_size * self.config.utd_ratio
+
+    @torch.no_grad()
+    def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
+        """tanh(mean), or tanh(mean + std · noise) with noise from `seed` → [H, A]."""
+        self.spec.check(observation)
+        mean, log_std = self.actor(self.encoder(to_batch(observation)))
+        if explore:
+            generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
+            mean = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
+        return unfold(torch.tanh(mean), self.spec.horizon)[0].numpy()
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """`utd_ratio` critic steps on slices of the batch, then an actor and a temperature step on the last."""
+        c, metrics = self.config, {}
+        for part in batch.split(c.utd_ratio):
+            part = shifted(part, c.image_shift, self.generator)
+            features = self.encoder(part.observation)
+            loss, metrics = self.critic_loss(part, features)
+            minimise(loss, self.optimizers["critic"], *self._encoder_optimizer, clip=c.grad_clip)
+            self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
+        loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
+        minimise(loss, self.optimizers["actor"], clip=c.grad_clip)
+        minimise(self.temperature_loss(log_density), self.optimizers["temperature"])
+        self.updates += 1
+        metrics |= actor_metrics | {"temperature": self.temperature().detach()}
+        return {name: float(value) for name, value in metrics.items()}
+
+    def pretrain(self, batch: Batch) -> dict[str, float]:
+        """One behaviour-cloning step of the actor (and of the image encoder) on all rows of the batch."""
+        batch = shifted(batch, self.config.image_shift, self.generator)
+        mean, _ = self.actor(self.encoder(batch.observation))
+        loss = bc_loss(mean, batch, torch.ones_like(batch.bootstrap))
+        minimise(loss, self.optimizers["actor"], *self._encoder_optimizer, clip=self.config.grad_clip)
+        return {"bc_loss": loss.item()}
+
+    def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""
+        q = self.critic(torch.cat([features, fold(batch.action)], 1)).squeeze(-1)  # [E, B]
+        y = self.td_target(batch)
+        loss = (q - y).square().mean()
+        return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "td_target": y.mean()}
+
+    @torch.no_grad()
+    def td_target(self, batch: Batch) -> Tensor:
+        """Target y = Σ_{i<h} γ^i r_i + γ^h (1 − terminated) min_E Q'(s_h, a'), a' ~ π(·|s_h) → [B].
+
+        RLPD, algorithm 1, with Q-chunking's backup (arXiv 2507.07969, eq. 4) over the h executed steps.
+        """
+        c = self.config
+        features = self.encoder(batch.next_observation)
+        action, log_density = self.sample_action(features)
+        q = self.target(torch.cat([features, action], 1)).squeeze(-1)  # [E, B]
+        if c.critic_subsample:
+            q = q[torch.randperm(c.critics, generator=self.generator)[: c.critic_subsample]]
+        value = q.amin(0)
+        if c.backup_entropy:
+            value = value - self.temperature() * log_density
+        return batch.chunk_return(c.gamma) + batch.bootstrap_discount(c.gamma) * value
+
+    def actor_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """α log π(a|s) − mean_E Q(s, a) (RLPD, algorithm 1) + bc_loss_weight · cloning on offline rows.
+
+        features [B, F], without gradient: images are learnt from the critic's loss alone (DrQ).
+
+        Returns:
+            The loss (scalar), log π [B] for the temperature, and metrics.
+        """
+        mean, log_std = self.actor(features)
+        action, log_density = squash(mean, log_std, self.noise(mean))
+        q = self.critic(torch.cat([features, action], 1), frozen=True).mean()
+        entropy_term = self.temperature().detach() * log_density.mean()
+        cloning = bc_loss(mean, batch, batch.offline.float())
+        loss = entropy_term - q + self.config.bc_loss_weight * cloning
+        metrics = {"actor_loss": loss, "bc_loss": cloning, "entropy": -log_density.mean(), "q_policy": q}
+        return loss, log_density.detach(), {name: value.detach() for name, value in metrics.items()}
+
+    def temperature_loss(self, log_density: Tensor) -> Tensor:
+        """α (H − H_target) with H = −mean log π (SAC, arXiv 1812.05905, eq. 18). log_density [B] → scalar."""
+        return self.temperature() * (-log_density.mean() - self._entropy_goal)
+
+    def sample_action(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw a ~ π(·|s): folded chunk [B, H·A] and its log-density [B]."""
+        mean, log_std = self.actor(features)
+        return squash(mean, log_std, self.noise(mean))
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal draw of the same shape, from the agent's generator."""
+        return torch.randn(like.shape, generator=self.generator).to(like.device)
+
+
+class Temperature(nn.Module):
+    """α = exp(log α), the price of entropy, learnt so that the policy keeps its target entropy."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor([float(np.log(initial))]))
+
+    def forward(self) -> Tensor:
+        """→ scalar."""
+        return self.log.exp().squeeze()

@@ -1,0 +1,41 @@
+"""The hilrl command: finds the subcommand and turns the user's errors into one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .errors import UserError
+
+COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<name>.py
+    "train": "train a task in simulation",
+    "eval": "measure the policy of a run",
+    "runs": "list runs and how good they are",
+    "plot": "draw learning curves of runs",
+    "launch": "bring a graph up from a launch file",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; 2 is the exit code of what the user can mend."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="hilrl", description="Human-in-the-loop reinforcement learning on ROS 2."
+    )
+    parser.add_argument("--version", action="version", version=f"hilrl {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    module = None
+    for name, description in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=description, description=description)
+        if argv[:1] == [name]:  # only this one is imported: some need torch
+            module = importlib.import_module(f"{__package__}.commands.{name}")
+            module.add_arguments(subparser)
+    arguments = parser.parse_args(argv)
+    try:
+        return module.run(arguments)
+    except UserError as error:
+        print(f"hilrl {arguments.command}: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,104 @@
+"""Arm controller node: turns normalised actions into joint targets, within box, joint and speed limits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from hilrl_control.arm import ArmController
+from hilrl_msgs.msg import Action
+from hilrl_ros import qos
+from hilrl_ros.contract import EE_AXES, load_contract
+from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
+from hilrl_ros.node import ask_for_realtime, declare, param, run
+
+
+@dataclass
+class ArmControllerParams:
+    """Parameters of the arm controller."""
+
+    robot: str = param("so101", "Robot contract: a name from config/robots or a path")
+    task: str = param("pick_cube", "Task: a name from config/tasks or a path")
+
+
+class ArmControllerNode(Node):
+    """Subscribes to `command` and `joint_states`, publishes `trajectory_controller/joint_trajectory`.
+
+    What was really commanded goes out on `executed_action`, in the contract's action space. A command that
+    cannot be executed (NaN, wrong size) makes the arm hold and is reported as the hold that it became.
+    """
+
+    def __init__(self):
+        super().__init__("arm_controller")
+        params = declare(self, ArmControllerParams)
+        self.contract, _ = load_contract(params.robot, params.task)
+        self.arm = ArmController(self.contract)
+        self.episode: int | None = None
+        self.joints: JointState | None = None
+        self.waiting: Action | None = None
+        self.done: tuple[Action, JointTrajectory] | None = None
+        self.targets = self.create_publisher(JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP)
+        self.executed = self.create_publisher(Action, "executed_action", qos.STEP)
+        self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
+        self.create_subscription(Action, "command", self.on_command, qos.STEP)
+        ask_for_realtime(self)
+
+    def on_joints(self, msg: JointState) -> None:
+        """Remember the newest joint state; execute the command that waited for it."""
+        self.joints = msg
+        self.execute()
+
+    def on_command(self, msg: Action) -> None:
+        """Execute a command; one that was executed already is only reported again."""
+        if self.done and (msg.episode, msg.step) == (self.done[0].episode, self.done[0].step):
+            self.send(*self.done)
+            return
+        self.waiting = msg
+        self.execute()
+
+    def execute(self) -> None:
+        """Execute the waiting command once the joint state of its observation is there."""
+        msg = self.waiting
+        if msg is None or self.joints is None:
+            return
+        if nanoseconds(self.joints.header.stamp) < nanoseconds(msg.header.stamp):
+            return
+        self.waiting = None
+        measured = joint_vector(self.joints, self.contract.joints)
+        if msg.episode != self.episode:
+            self.arm.reset(measured)
+            self.episode = msg.episode
+        try:
+            result = self.arm.step(measured, self.action(msg)) if msg.action else self.arm.still()
+        except ValueError as e:
+            self.get_logger().error(f"command of step {msg.step} refused, the arm holds: {e}", throttle_duration_sec=1.0)
+            result = self.arm.still()
+        report = Action(
+            header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller,
+            space=Action.CONTRACT, action=floats(result.action), policy_version=msg.policy_version,
+        )  # fmt: skip
+        point = JointTrajectoryPoint(positions=result.target.tolist())
+        point.time_from_start.nanosec = to_time(round(1e9 / self.contract.control_rate)).nanosec
+        point.time_from_start.sec = to_time(round(1e9 / self.contract.control_rate)).sec
+        trajectory = JointTrajectory(header=msg.header, joint_names=list(self.contract.joints), points=[point])
+        self.done = (report, trajectory)
+        self.send(report, trajectory)
+
+    def action(self, msg: Action) -> np.ndarray:
+        """Return the command in the contract's action space [A]."""
+        if msg.space == Action.CONTRACT:
+            return np.array(msg.action)
+        motion = dict(zip(EE_AXES, msg.action, strict=True))
+        return np.array([motion[name] for name in self.contract.action.names])
+
+    def send(self, report: Action, trajectory: JointTrajectory) -> None:
+        """Publish what was executed and the joint targets."""
+        self.targets.publish(trajectory)
+        self.executed.publish(report)
+
+
+def main() -> None:
+    """Run the node."""
+    run(ArmControllerNode)

@@ -1,0 +1,1 @@
+"""Recorder, bags, offline loading."""

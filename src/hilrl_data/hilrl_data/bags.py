@@ -1,0 +1,169 @@
+"""Episodes as rosbag2 bags (MCAP): written so that `ros2 bag` can read them, read back as joined steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from rclpy.serialization import deserialize_message
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from hilrl_msgs.msg import Action, Observation, Reward
+from hilrl_ros.messages import Joiner, Step
+
+_PARTIAL = ".partial"
+EPISODE_FILE = "episode.json"
+
+
+class BagError(ValueError):
+    """A bag that cannot be read or does not hold an episode; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class EpisodeInfo:
+    """What is known of a recorded episode besides its messages.
+
+    Attributes:
+        episode: Its number in the run.
+        seed: Seed of its scene.
+        task: Name of the task.
+        text: Instruction in words.
+        contract: Hash of the robot contract.
+        success: Whether it was solved.
+        steps: Number of its steps.
+    """
+
+    episode: int
+    seed: int
+    task: str
+    text: str
+    contract: str
+    success: bool
+    steps: int
+
+
+class EpisodeWriter:
+    """Writes one episode as a rosbag2 bag of its own.
+
+    The folder carries the ending `.partial` until `finish`: a killed recorder leaves nothing that looks whole.
+
+    Args:
+        folder: Folder of the finished bag; must not exist.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.partial = folder.with_name(folder.name + _PARTIAL)
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        self.writer = Writer(self.partial, version=9, storage_plugin=StoragePlugin.MCAP)
+        self.writer.open()
+        self.connections: dict[str, Connection] = {}
+
+    def write(self, topic: str, type_name: str, stamp_ns: int, data: bytes) -> None:
+        """Add a serialised message (CDR) of type `package/msg/Name`."""
+        if topic not in self.connections:
+            self.connections[topic] = self.writer.add_connection(topic, type_name, typestore=typestore_for(type_name))
+        self.writer.write(self.connections[topic], stamp_ns, data)
+
+    def finish(self, info: EpisodeInfo) -> Path:
+        """Close the bag and give it its final name; return that folder."""
+        self.writer.close()
+        (self.partial / EPISODE_FILE).write_text(json.dumps(info.__dict__, indent=1) + "\n")
+        self.partial.rename(self.folder)
+        return self.folder
+
+    def discard(self) -> None:
+        """Close the bag and delete it."""
+        self.writer.close()
+        shutil.rmtree(self.partial)
+
+
+_typestores: dict[str, object] = {}
+
+
+def typestore_for(type_name: str):
+    """Return a rosbags type store that knows a message type, from the interface files of this installation."""
+    if type_name not in _typestores:
+        store = get_typestore(Stores.ROS2_JAZZY)
+        _register(store, type_name)
+        _typestores[type_name] = store
+    return _typestores[type_name]
+
+
+def _register(store, type_name: str) -> None:
+    if type_name in store.fielddefs:
+        return
+    package, _, name = type_name.partition("/msg/")
+    definition = Path(get_package_share_directory(package)) / "msg" / f"{name}.msg"
+    types = get_types_from_msg(definition.read_text(), type_name)
+    for _, fields in types.values():
+        for _, (kind, of) in fields:
+            while kind in (3, 4):  # arrays and sequences: look at what they hold
+                kind, of = of[0]
+            if kind == 2:  # another message
+                _register(store, of)
+    store.register({k: v for k, v in types.items() if k not in store.fielddefs})
+
+
+def episode_folders(folder: Path) -> list[Path]:
+    """Return the finished episode bags in a folder, in order of their names.
+
+    Raises:
+        BagError: There is no such folder, or no finished episode in it.
+    """
+    if not folder.is_dir():
+        raise BagError(f"{folder}: no such folder; record demonstrations first")
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.endswith(_PARTIAL))
+    found = [p for p in found if (p / "metadata.yaml").exists()]
+    if not found:
+        raise BagError(f"{folder}: holds no finished episode (a folder with metadata.yaml and an .mcap file)")
+    return found
+
+
+def read_info(folder: Path) -> EpisodeInfo:
+    """Return what is known of a recorded episode.
+
+    Raises:
+        BagError: The episode's file is missing or damaged.
+    """
+    try:
+        return EpisodeInfo(**json.loads((folder / EPISODE_FILE).read_text()))
+    except (OSError, ValueError, TypeError) as e:
+        raise BagError(f"{folder / EPISODE_FILE}: cannot be read ({e}); it is written by the recorder") from None
+
+
+def read_steps(folder: Path) -> Iterator[Step]:
+    """Yield the steps of one recorded episode in order, joined as the actor joins them live.
+
+    Raises:
+        BagError: The bag is cut off or damaged, or lacks observation, executed action or reward.
+    """
+    kinds = {"observation": Observation, "executed_action": Action, "reward": Reward}
+    joiner = Joiner()
+    try:
+        with Reader(folder) as reader:
+            chosen = {c.id: kinds[c.topic.split("/")[-1]] for c in reader.connections if _is_step_topic(c, kinds)}
+            missing = set(kinds.values()) - set(chosen.values())
+            if missing:
+                names = ", ".join(sorted(n for n, k in kinds.items() if k in missing))
+                raise BagError(f"{folder}: has no topic {names}; record with the suite's recorder")
+            connections = [c for c in reader.connections if c.id in chosen]
+            for connection, _, data in reader.messages(connections):
+                yield from joiner.add(deserialize_message(data, chosen[connection.id]))
+    except BagError:
+        raise
+    except (ReaderError, OSError, AssertionError, KeyError, ValueError, EOFError) as e:
+        raise BagError(f"{folder}: the bag is cut off or damaged ({str(e) or type(e).__name__})") from None
+
+
+def _is_step_topic(connection: Connection, kinds: dict[str, type]) -> bool:
+    return connection.topic.split("/")[-1] in kinds and connection.msgtype.startswith("hilrl_msgs/")
+
+

@@ -1,0 +1,110 @@
+"""Sorts the messages of a run into one bag per episode, without ROS communication."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hilrl_data.bags import EpisodeInfo, EpisodeWriter
+from hilrl_msgs.msg import Action, Episode, Observation, Recording, Reward
+from hilrl_ros.contract import Contract, Task
+from hilrl_ros.messages import nanoseconds
+
+
+@dataclass
+class Message:
+    """A serialised message on its way into a bag."""
+
+    topic: str
+    type_name: str
+    stamp_ns: int
+    data: bytes
+
+
+@dataclass
+class EpisodeRecorder:
+    """Opens a bag when an episode begins, closes it when all of its messages are there.
+
+    Messages of different topics overtake each other, so what comes before the announcement of an episode is kept
+    aside and written if its stamp belongs to it; and the bag is closed only when the last observation, executed
+    action and reward have come.
+
+    Attributes:
+        contract: Contract whose hash the episode carries.
+        task: Task of the episode.
+        phases: Phases (constants of Episode) that are recorded.
+    """
+
+    contract: Contract
+    task: Task
+    phases: tuple[int, ...]
+    writer: EpisodeWriter | None = None
+    episode: Episode | None = None
+    start_ns: int = 0
+    end: Reward | None = None
+    aside: list[Message] = field(default_factory=list)
+    seen: dict[type, set[int]] = field(default_factory=dict)
+
+    def begin(self, msg: Episode, folder: Path) -> None:
+        """Take the announcement of an episode; `folder` will hold its bag."""
+        if self.episode and msg.episode == self.episode.episode and msg.phase == self.episode.phase:
+            return
+        self.discard()
+        self.episode = None
+        if msg.status != Episode.RUNNING or msg.phase not in self.phases:
+            self.aside.clear()
+            return
+        self.episode, self.start_ns = msg, nanoseconds(msg.header.stamp)
+        self.end, self.seen = None, {Observation: set(), Action: set(), Reward: set()}
+        self.writer = EpisodeWriter(folder)
+        early, self.aside = self.aside, []
+        for message in early:
+            self.add_raw(message)
+
+    def add_raw(self, message: Message) -> None:
+        """Write a message of any recorded topic to the open bag."""
+        if self.writer is None:
+            self.aside = [*self.aside[-199:], message]
+        elif message.stamp_ns >= self.start_ns:
+            self.writer.write(message.topic, message.type_name, message.stamp_ns, message.data)
+
+    def note(self, msg: Observation | Action | Reward) -> Recording | None:
+        """Note a step's message after it was written; return what became of the bag when the episode is over."""
+        if self.writer is None or msg.episode != self.episode.episode:
+            return None
+        self.seen[type(msg)].add(msg.step)
+        if isinstance(msg, Reward) and (msg.terminated or msg.truncated):
+            self.end = msg
+        if self.end is None or self.end.step + 1 not in self.seen[Observation]:
+            return None
+        if self.end.step not in self.seen[Action]:
+            return None
+        steps = self.end.step + 1
+        complete = (len(self.seen[Observation]), len(self.seen[Action]), len(self.seen[Reward])) == (
+            steps + 1,
+            steps,
+            steps,
+        )
+        keep = complete and (self.end.success or self.episode.phase != Episode.DEMONSTRATE)
+        result = Recording(episode=self.episode.episode, complete=complete, folder=self.writer.folder.name)
+        if not keep:
+            self.discard()
+            return result
+        info = EpisodeInfo(
+            episode=self.episode.episode,
+            seed=self.episode.seed,
+            task=self.task.name,
+            text=self.task.text,
+            contract=self.contract.hash(),
+            success=self.end.success,
+            steps=steps,
+        )
+        writer, self.writer = self.writer, None
+        writer.finish(info)
+        return result
+
+    def discard(self) -> None:
+        """Delete the open bag, if any."""
+        if self.writer is not None:
+            writer, self.writer = self.writer, None
+            writer.discard()

@@ -1,0 +1,1 @@
+"""The learner node: stores transitions, updates, publishes weights."""

@@ -1,0 +1,210 @@
+"""Stores transitions, imitates demonstrations, follows with updates, keeps checkpoints. No ROS communication."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+import torch
+
+from hilrl_agents.checkpoint import load_checkpoint, pack_policy, save_checkpoint
+from hilrl_agents.registry import make_agent
+from hilrl_agents.replay import ReplayBuffer, sample_mixed
+from hilrl_agents.spec import PolicySpec
+from hilrl_data.bags import BagError, episode_folders, read_info, read_steps
+from hilrl_msgs.msg import Action, Transition
+from hilrl_ros.contract import Contract
+from hilrl_ros.messages import Step, observation_arrays
+from hilrl_ros.settings import AgentSettings
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """What the learner does around the algorithm.
+
+    Attributes:
+        seed: Of initial weights and sampling.
+        pretrain_updates: Updates that imitate the demonstrations before the policy first acts.
+        learning_starts: Transitions stored before updates begin.
+        online_capacity: Robot steps that the online buffer holds.
+        offline_capacity: Robot steps of demonstrations and interventions that are held.
+        threads: Threads of torch.
+    """
+
+    seed: int = 0
+    pretrain_updates: int = 1000
+    learning_starts: int = 100
+    online_capacity: int = 100_000
+    offline_capacity: int = 20_000
+    threads: int = 1
+
+
+class Learner:
+    """One algorithm at work on the buffers of one run.
+
+    `ingest` may be called from another thread than the rest. One update of the agent follows each stored transition
+    (with the agent's UTD ratio inside it), exactly: `due` counts the updates that are still to be done.
+
+    Args:
+        contract: Contract of the run.
+        agent: The algorithm and its options.
+        folder: The run's folder; `replay/`, `checkpoint/` and `policy_version` live in it.
+        settings: See `LearnerSettings`.
+    """
+
+    def __init__(self, contract: Contract, agent: AgentSettings, folder: Path, settings: LearnerSettings):
+        torch.set_num_threads(settings.threads)
+        self.contract, self.folder, self.settings = contract, folder, settings
+        self.checkpoint = folder / "checkpoint"
+        self.pretrained = self.checkpoint.exists()
+        spec = PolicySpec.from_contract(contract.to_dict(), agent.chunk_size)
+        if self.pretrained:
+            self.agent, _ = load_checkpoint(self.checkpoint, contract.to_dict(), overrides=agent.options)
+        else:
+            self.agent = make_agent(agent.algorithm, spec, agent.options, settings.seed)
+        self.online = ReplayBuffer(folder / "replay" / "online", spec, settings.online_capacity)
+        self.offline = ReplayBuffer(folder / "replay" / "offline", spec, settings.offline_capacity)
+        self.rng = np.random.default_rng(settings.seed)
+        self.lock = threading.Lock()
+        self.metrics: dict[str, float] = {}
+        self.recent: deque[float] = deque(maxlen=200)
+        self.version = self._read_version()
+
+    def load_demos(self, folder: Path) -> int:
+        """Read recorded episodes into the offline buffer; return the number of their steps.
+
+        Reading the same episodes again after a restart adds nothing twice.
+
+        Raises:
+            BagError: An episode is damaged or was recorded under another contract.
+        """
+        episodes = []
+        for path in episode_folders(folder):
+            info = read_info(path)
+            if info.contract != self.contract.hash():
+                raise BagError(
+                    f"{path}: recorded under contract {info.contract}, this run's is {self.contract.hash()}: "
+                    "record again, or train with the robot and task of the recording"
+                )
+            steps = list(read_steps(path))
+            if len(steps) != info.steps:
+                raise BagError(f"{path}: {len(steps)} of {info.steps} steps are whole; the bag lacks messages")
+            episodes.append(steps)
+        seq = -sum(len(steps) for steps in episodes)
+        total = -seq
+        for number, steps in enumerate(episodes):
+            for step in steps:
+                self._add_demo(seq, number - len(episodes), step)
+                seq += 1
+        return total
+
+    def _add_demo(self, seq: int, episode: int, step: Step) -> None:
+        self.offline.add(
+            seq, episode, step.observation.step,
+            observation_arrays(step.observation, self.contract),
+            np.array(step.executed.action, np.float32), step.reward.reward,
+            step.reward.terminated, step.reward.truncated, step.executed.controller, 0,
+            observation_arrays(step.final, self.contract) if step.final else None,
+        )  # fmt: skip
+
+    def pretrain(self, stop: threading.Event) -> dict[str, float]:
+        """Fit the normalisation and imitate the demonstrations; return the last metrics."""
+        self.agent.fit_normalizer(self.offline.states())
+        metrics: dict[str, float] = {}
+        for _ in range(self.settings.pretrain_updates):
+            if stop.is_set():
+                return metrics
+            batch = self.offline.sample(self.agent.batch_size, self.rng, self.agent.spec.horizon, self.agent.n_step)
+            metrics = self.agent.pretrain(batch)
+        self.pretrained = True
+        return metrics
+
+    def ingest(self, msg: Transition) -> bool:
+        """Store a transition if it is the next one; return whether all up to it are stored now.
+
+        What was stored before is acknowledged again; what comes after a gap is refused, the actor sends again.
+
+        Raises:
+            ValueError: It does not fit the contract or is not finite.
+        """
+        if msg.seq <= self.last_seq:
+            return True
+        if msg.seq != self.last_seq + 1:
+            return False
+        obs, action = observation_arrays(msg.observation, self.contract), np.array(msg.action, np.float32)
+        final = observation_arrays(msg.final_observation[0], self.contract) if msg.final_observation else None
+        row = (
+            msg.seq, msg.observation.episode, msg.observation.step, obs, action, msg.reward,
+            msg.terminated, msg.truncated, msg.controller, msg.policy_version, final,
+        )  # fmt: skip
+        with self.lock:
+            # offline first: after a kill in between, the transition comes again and is added only where it lacks
+            if msg.controller == Action.PERSON:
+                self.offline.add(*row)
+            elif self.offline.open_end == (msg.seq - 1, msg.observation.episode, msg.observation.step - 1):
+                self.offline.add_observation(obs)
+            self.online.add(*row)
+        return True
+
+    @property
+    def last_seq(self) -> int:
+        """Newest stored transition, 0 before the first."""
+        return max(self.online.last_seq, 0)
+
+    @property
+    def due(self) -> int:
+        """Updates that the stored transitions ask for and that are not done yet."""
+        wanted = self.online.stored - self.settings.learning_starts
+        return max(0, wanted - self.agent.updates) if self.pretrained else 0
+
+    @property
+    def learnt_seq(self) -> int:
+        """Newest transition whose updates are done."""
+        return self.last_seq - self.due
+
+    @property
+    def updates_per_s(self) -> float:
+        """Updates per second over the newest updates."""
+        if len(self.recent) < 2:
+            return 0.0
+        return (len(self.recent) - 1) / max(self.recent[-1] - self.recent[0], 1e-6)
+
+    def update(self) -> None:
+        """Do one update."""
+        with self.lock:
+            batch = sample_mixed(
+                self.online, self.offline, self.agent.batch_size, self.rng, self.agent.spec.horizon, self.agent.n_step
+            )
+        self.metrics = self.agent.update(batch)
+        self.recent.append(time.monotonic())
+
+    def next_weights(self) -> tuple[int, bytes]:
+        """Return a new version number and the policy's bytes."""
+        self.version += 1
+        # written first: a restarted learner must not use a number again that an actor has seen
+        (self.folder / "policy_version").write_text(f"{self.version}\n")
+        return self.version, pack_policy(self.agent.policy_state())
+
+    def save(self) -> None:
+        """Write the checkpoint; a kill in the middle leaves the former one."""
+        counters = {
+            "updates": self.agent.updates,
+            "stored": self.online.stored,
+            "last_seq": self.last_seq,
+            "policy_version": self.version,
+        }
+        save_checkpoint(self.checkpoint, self.agent, self.contract.to_dict(), counters)
+
+    def close(self) -> None:
+        """Flush and release the buffers."""
+        self.online.close()
+        self.offline.close()
+
+    def _read_version(self) -> int:
+        try:
+            return int((self.folder / "policy_version").read_text())
+        except FileNotFoundError:
+            return 0

@@ -1,0 +1,189 @@
+"""Reward terms by name. A task composes them in YAML: `{term, weight, …}`; each is logged under its own name.
+
+A term is a class whose fields are its settings; it is called with a `Situation` and returns a number, of which the
+range is stated. Adding a term is adding a class here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hilrl_ros.contract import ContractError, Task
+
+
+@dataclass
+class Situation:
+    """What a term may look at.
+
+    Attributes:
+        state: Named state entries after the step, SI units.
+        before: The same before the step.
+        action: Executed action, normalised.
+        success: Whether the task's success condition holds after the step.
+    """
+
+    state: dict[str, float]
+    before: dict[str, float]
+    action: np.ndarray
+    success: bool
+
+
+@dataclass(frozen=True)
+class Above:
+    """1 while a state entry is above a threshold (in its unit), else 0: a cube lifted, a drawer open."""
+
+    state: str
+    threshold: float
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return float(s.state[self.state] > self.threshold)
+
+
+@dataclass(frozen=True)
+class Near:
+    """1 while the norm of the named state entries is below a threshold (in their unit), else 0."""
+
+    states: list[str]
+    threshold: float
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return float(_norm(s.state, self.states) < self.threshold)
+
+
+@dataclass(frozen=True)
+class Success:
+    """1 in the step in which the task is solved, else 0."""
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return float(s.success)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """1 - tanh(norm of the named entries / scale): 1 when there, 0 far away. `scale` in the entries' unit."""
+
+    states: list[str]
+    scale: float = 0.1
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return 1.0 - math.tanh(_norm(s.state, self.states) / self.scale)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much nearer to zero the norm of the named entries came in this step, in their unit (signed)."""
+
+    states: list[str]
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return _norm(s.before, self.states) - _norm(s.state, self.states)
+
+
+@dataclass(frozen=True)
+class Time:
+    """1 in every step: with a negative weight, a price on time."""
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class ActionSize:
+    """Mean square of the executed action, 0 to 1: with a negative weight, calm motion."""
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return float(np.mean(np.square(s.action))) if len(s.action) else 0.0
+
+
+CONDITIONS = {"above": Above, "near": Near}
+TERMS = {
+    **CONDITIONS,
+    "success": Success,
+    "distance": Distance,
+    "progress": Progress,
+    "time": Time,
+    "action_size": ActionSize,
+}
+
+
+def _norm(state: dict[str, float], names: list[str]) -> float:
+    return math.sqrt(sum(state[name] ** 2 for name in names))
+
+
+def make_term(where: str, settings: dict[str, Any], known: dict[str, type], state_names: tuple[str, ...]) -> Any:
+    """Make a term from its YAML settings (`term` and its own keys).
+
+    Raises:
+        ContractError: The term, one of its keys, or a state entry is unknown.
+    """
+    if not isinstance(settings, dict) or settings.get("term") not in known:
+        term = settings.get("term") if isinstance(settings, dict) else settings
+        raise ContractError(f"{where}.term: is {term!r}, expected one of {', '.join(known)}")
+    kind = known[settings["term"]]
+    given = {k: v for k, v in settings.items() if k != "term"}
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for key in given:
+        if key not in fields:
+            raise ContractError(
+                f"{where}.{key}: unknown key of term '{settings['term']}'; allowed: {', '.join(fields) or 'none'}"
+            )
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in given]
+    if missing:
+        raise ContractError(f"{where}: term '{settings['term']}' needs {', '.join(missing)}")
+    for key in ("state", "states"):
+        for name in [given[key]] if isinstance(given.get(key), str) else given.get(key, []):
+            if name not in state_names:
+                raise ContractError(f"{where}.{key}: '{name}' is no state entry; there are {', '.join(state_names)}")
+    return kind(**given)
+
+
+class RewardFunction:
+    """The reward of a task: success condition and weighted terms.
+
+    Raises:
+        ContractError: The task's YAML does not fit.
+    """
+
+    def __init__(self, task: Task, state_names: tuple[str, ...]):
+        self.names = state_names
+        self.condition = make_term(f"{task.name}.success", task.success, CONDITIONS, state_names)
+        self.terms = {}
+        for name, settings in task.reward.items():
+            where = f"{task.name}.reward.{name}"
+            weight = settings.get("weight") if isinstance(settings, dict) else None
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise ContractError(f"{where}.weight: is {weight!r}, expected a number")
+            rest = {k: v for k, v in settings.items() if k != "weight"}
+            self.terms[name] = (float(weight), make_term(where, rest, TERMS, state_names))
+
+    def __call__(self, before: np.ndarray, action: np.ndarray, after: np.ndarray) -> tuple[dict[str, float], bool]:
+        """Judge one step.
+
+        Args:
+            before: State vector before the step [S], SI units.
+            action: Executed action [A], normalised.
+            after: State vector after the step [S].
+
+        Returns:
+            Weighted value of each term by name, and whether the task is solved.
+        """
+        situation = Situation(
+            state=dict(zip(self.names, after, strict=True)),
+            before=dict(zip(self.names, before, strict=True)),
+            action=action,
+            success=False,
+        )
+        situation.success = self.condition(situation) > 0
+        return {name: weight * term(situation) for name, (weight, term) in self.terms.items()}, situation.success

@@ -1,0 +1,177 @@
+"""Messages to numpy and back, fields by path, and the joining of a step's messages into transitions."""
+
+from __future__ import annotations
+
+import array
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+
+from hilrl_msgs.msg import Action, Observation, Reward
+from hilrl_ros.contract import Contract
+from hilrl_ros.images import to_rgb
+
+_INDEXED = re.compile(r"(\w+)\[(\w+)\]$")
+
+
+def seconds(stamp: Time) -> float:
+    """Return a time stamp in seconds."""
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Return a time stamp in nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def to_time(ns: int) -> Time:
+    """Return nanoseconds as a time stamp."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def message_class(type_name: str) -> type:
+    """Return the class of a message type named as `package/msg/Name`.
+
+    Raises:
+        ValueError: There is no such type in this installation.
+    """
+    package, _, name = type_name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"message type '{type_name}' is not installed; expected package/msg/Name") from None
+
+
+def floats(values) -> array.array:
+    """Return values as array.array('f'), the type that rclpy takes for float32[] without a check per item."""
+    return array.array("f", values)
+
+
+def read_field(msg: Any, path: str) -> float:
+    """Return one number of a message.
+
+    Args:
+        msg: Any message.
+        path: Attributes joined by dots; `name[i]` is the i-th item and, on a JointState, `name[joint]` is
+            that joint's item.
+
+    Raises:
+        ValueError: No such field, joint or item.
+    """
+    value = msg
+    for part in path.split("."):
+        indexed = _INDEXED.match(part)
+        name = indexed[1] if indexed else part
+        if not hasattr(value, name):
+            raise ValueError(f"field '{path}': {type(value).__name__} has no '{name}'")
+        value = getattr(value, name)
+        if indexed:
+            key = indexed[2]
+            index = int(key) if key.isdigit() else _joint_index(msg, key, path)
+            if index >= len(value):
+                raise ValueError(f"field '{path}': '{name}' has {len(value)} items")
+            value = value[index]
+    return float(value)
+
+
+def _joint_index(msg: Any, joint: str, path: str) -> int:
+    names = list(getattr(msg, "name", []))
+    if joint not in names:
+        raise ValueError(f"field '{path}': joint '{joint}' is not among {', '.join(names)}")
+    return names.index(joint)
+
+
+def joint_vector(msg: Any, joints: tuple[str, ...]) -> np.ndarray:
+    """Return a JointState's positions in the order of `joints`, rad [n].
+
+    Raises:
+        ValueError: A joint is missing.
+    """
+    index = {name: i for i, name in enumerate(msg.name)}
+    missing = [j for j in joints if j not in index or index[j] >= len(msg.position)]
+    if missing:
+        raise ValueError(
+            f"joint_states lacks {', '.join(missing)}; it has {', '.join(msg.name)}: "
+            "name the joints of the contract as the driver does"
+        )
+    return np.array([msg.position[index[j]] for j in joints])
+
+
+def observation_arrays(msg: Observation, contract: Contract) -> dict[str, Any]:
+    """Return an observation as the agents take it: {"state": float32 [S], "images": {name: uint8 [H, W, 3]}}.
+
+    Raises:
+        ValueError: The message does not fit the contract.
+    """
+    if len(msg.state) != len(contract.state):
+        raise ValueError(
+            f"observation has a state of {len(msg.state)}, the contract of '{contract.robot}' names "
+            f"{len(contract.state)}"
+        )
+    if len(msg.images) != len(contract.cameras):
+        raise ValueError(f"observation has {len(msg.images)} images, the contract names {list(contract.cameras)}")
+    images = {name: to_rgb(image) for name, image in zip(contract.cameras, msg.images, strict=True)}
+    return {"state": np.array(msg.state, np.float32), "images": images}
+
+
+@dataclass
+class Step:
+    """One complete step: what was seen, executed, earned; `final` only where the episode ended."""
+
+    observation: Observation
+    executed: Action
+    reward: Reward
+    final: Observation | None = None
+
+
+@dataclass
+class Joiner:
+    """Joins observation, executed action and reward of the same step, live and from bags alike.
+
+    The messages may arrive in any order. A step of which one message never comes is left out when a later
+    step is complete; it is never paired with a neighbour's message.
+    """
+
+    observations: dict[tuple[int, int], Observation] = field(default_factory=dict)
+    executed: dict[tuple[int, int], Action] = field(default_factory=dict)
+    rewards: dict[tuple[int, int], Reward] = field(default_factory=dict)
+
+    def add(self, msg: Observation | Action | Reward) -> Iterator[Step]:
+        """Take a message; yield the steps that it completes (none or one)."""
+        key = (msg.episode, msg.step)
+        if isinstance(msg, Observation):
+            self.observations[key] = msg
+            # it may also be the final observation that the step before waits for
+            candidates = [key, (msg.episode, msg.step - 1)]
+        elif isinstance(msg, Action):
+            self.executed[key] = msg
+            candidates = [key]
+        else:
+            self.rewards[key] = msg
+            candidates = [key]
+        for candidate in candidates:
+            step = self._complete(candidate)
+            if step:
+                self._forget(candidate)
+                yield step
+
+    def _complete(self, key: tuple[int, int]) -> Step | None:
+        observation, executed, reward = self.observations.get(key), self.executed.get(key), self.rewards.get(key)
+        if observation is None or executed is None or reward is None:
+            return None
+        final = None
+        if reward.terminated or reward.truncated:
+            final = self.observations.get((key[0], key[1] + 1))
+            if final is None:
+                return None
+        return Step(observation, executed, reward, final)
+
+    def _forget(self, key: tuple[int, int]) -> None:
+        for store in (self.observations, self.executed, self.rewards):
+            for old in [k for k in store if k <= key]:
+                del store[old]

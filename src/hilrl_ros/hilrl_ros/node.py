@@ -1,0 +1,130 @@
+"""What every node does alike: declare parameters from a dataclass, ask for real-time priority, spin, exit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from typing import Any, TypeVar
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+P = TypeVar("P")
+
+
+class UserError(Exception):
+    """Something the user can put right; the message is one sentence and ends the node without a traceback."""
+
+
+def param(default: Any, description: str, *, unit: str = "", bounds: tuple | None = None, choices: tuple = ()) -> Any:
+    """Describe one parameter in a parameters dataclass.
+
+    Args:
+        default: Default value; its type is the parameter's type.
+        description: What it means, one sentence.
+        unit: SI unit.
+        bounds: Lowest and highest allowed number.
+        choices: All allowed values, if they are few.
+    """
+    meta = {"description": description, "unit": unit, "bounds": bounds, "choices": choices}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=meta)
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def declare(node: Node, params: type[P]) -> P:
+    """Declare the fields of a parameters dataclass on a node and return their values.
+
+    Raises:
+        UserError: A value has the wrong type, is out of bounds or not among the choices.
+    """
+    values = {}
+    for field in dataclasses.fields(params):
+        default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+        meta = field.metadata
+        unit = f" [{meta['unit']}]" if meta["unit"] else ""
+        descriptor = ParameterDescriptor(
+            description=meta["description"] + unit,
+            additional_constraints=f"one of {', '.join(map(str, meta['choices']))}" if meta["choices"] else "",
+            read_only=True,
+        )
+        if meta["bounds"]:
+            low, high = meta["bounds"]
+            if isinstance(default, float):
+                descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+            else:
+                descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        try:
+            value = node.declare_parameter(field.name, default, descriptor).value
+        except (InvalidParameterTypeException, InvalidParameterValueException):
+            given = node._parameter_overrides[field.name].value
+            within = f" from {meta['bounds'][0]} to {meta['bounds'][1]}" if meta["bounds"] else ""
+            raise UserError(
+                f"parameter '{field.name}' is {given!r}, expected a {type(default).__name__}{within}: "
+                f"{meta['description']}"
+            ) from None
+        if meta["choices"] and value not in meta["choices"]:
+            raise UserError(
+                f"parameter '{field.name}' is {value!r}, expected one of {', '.join(map(str, meta['choices']))}"
+            )
+        values[field.name] = list(value) if isinstance(default, list) else value
+    return params(**values)
+
+
+def ask_for_realtime(node: Node, priority: int = 10) -> None:
+    """Ask for SCHED_FIFO, so that a busy learner cannot delay the control path; warn once where refused."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except (PermissionError, OSError):
+        node.get_logger().warning(
+            "no real-time priority (SCHED_FIFO is not allowed here): a busy machine may delay the control loop; "
+            "allow it with 'rtprio 10' for your user in /etc/security/limits.conf"
+        )
+
+
+def step_back() -> None:
+    """Lower this process's priority: learning uses what the control path leaves."""
+    os.nice(10)
+
+
+def run(node_class: type[Node], args: list[str] | None = None) -> None:
+    """Run a node until it is told to stop; the `main` of every executable.
+
+    A node may have `close()` (called once, with signals ignored) and an `exit_code` attribute. A `UserError`,
+    `ValueError` from set-up is one sentence on the log and exit code 1.
+    """
+    rclpy.init(args=args)
+    node, code = None, 0
+    try:
+        node = node_class()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        # a time-out, because an idle wait can miss a signal
+        while rclpy.ok() and not getattr(node, "finished", False):
+            executor.spin_once(timeout_sec=0.5)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (UserError, ValueError) as e:
+        if node is not None and not isinstance(e, UserError):
+            raise
+        rclpy.logging.get_logger(node_class.__name__).fatal(str(e))
+        code = 1
+    except rclpy._rclpy_pybind11.RCLError:
+        if rclpy.ok():
+            raise
+    finally:
+        # ctrl-C under launch comes twice; the second must not disturb the closing
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if node is not None:
+            if hasattr(node, "close"):
+                node.close()
+            code = code or getattr(node, "exit_code", 0)
+            node.destroy_node()
+        rclpy.try_shutdown()
+    sys.exit(code)

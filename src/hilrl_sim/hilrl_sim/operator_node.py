@@ -1,0 +1,83 @@
+"""Scripted operator node: a simulated person who shows the task, watches, takes over through /joy and lets go."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import Joy
+
+from hilrl_msgs.msg import Episode, Observation
+from hilrl_ros import qos
+from hilrl_ros.contract import EE_AXES, find_config, load_contract
+from hilrl_ros.messages import floats
+from hilrl_ros.node import UserError, declare, param, run
+from hilrl_sim.expert import Operator
+from hilrl_teleop.joy_mapping import JoyMapping
+
+
+@dataclass
+class OperatorParams:
+    """Parameters of the scripted operator."""
+
+    robot: str = param("so101", "Robot contract: a name from config/robots or a path")
+    task: str = param("pick_cube", "Task: a name from config/tasks or a path")
+    mapping: str = param("game_controller", "Gamepad mapping: a name from config/gamepads or a path")
+    seed: int = param(0, "Seed of the person's little variations", bounds=(0, 2**31 - 1))
+
+
+class OperatorNode(Node):
+    """Sees `observation`, holds a gamepad: publishes one `joy` reading for each observation."""
+
+    def __init__(self):
+        super().__init__("operator")
+        params = declare(self, OperatorParams)
+        self.contract, self.task = load_contract(params.robot, params.task)
+        if not self.task.expert:
+            raise UserError(f"task '{self.task.name}' names no expert: run it with operator:=none and a gamepad")
+        self.mapping = JoyMapping.load(find_config("gamepads", params.mapping))
+        self.seed = params.seed
+        self.episode: Episode | None = None
+        self.person: Operator | None = None
+        self.last: tuple[tuple[int, int], Joy] | None = None
+        # an observation that was faster than the message that announces its episode
+        self.early: Observation | None = None
+        self.publisher = self.create_publisher(Joy, "joy", qos.STEP)
+        self.create_subscription(Observation, "observation", self.on_observation, qos.STEP)
+        self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
+
+    def on_episode(self, msg: Episode) -> None:
+        """Prepare for an episode."""
+        if msg.status != Episode.RUNNING or (self.episode and self.episode.episode == msg.episode):
+            return
+        self.episode = msg
+        mode = "demonstrate" if msg.phase == Episode.DEMONSTRATE else "watch" if msg.person else "off"
+        self.person = Operator(self.contract, self.task, seed=self.seed + msg.episode, mode=mode)
+        if self.early:
+            early, self.early = self.early, None
+            self.on_observation(early)
+
+    def on_observation(self, msg: Observation) -> None:
+        """Look, decide, press."""
+        key = (msg.episode, msg.step)
+        if self.last and self.last[0] == key:
+            self.publisher.publish(self.last[1])
+            return
+        if self.person is None or self.episode.episode != msg.episode:
+            self.early = msg
+            return
+        state = dict(zip(self.contract.state_names, msg.state, strict=True))
+        held, action = self.person.decide(msg.step, state)
+        motion = np.zeros(len(EE_AXES))
+        if held:
+            for name, value in zip(self.contract.action.names, action, strict=True):
+                motion[EE_AXES.index(name)] = value
+        axes, buttons = self.mapping.write(held, motion)
+        joy = Joy(axes=floats(axes), buttons=buttons)
+        joy.header.stamp = msg.header.stamp
+        self.last = (key, joy)
+        self.publisher.publish(joy)
+
+
+def main() -> None:
+    """Run the node."""
+    run(OperatorNode)

@@ -1,0 +1,23 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="hilrl_sim",
+    version="0.1.0",
+    description="MuJoCo simulator node, scenes, scripted operator.",
+    maintainer="hilrl developers",
+    maintainer_email="maintainers@hilrl.org",
+    license="Apache-2.0",
+    packages=find_packages(include=["hilrl_sim", "hilrl_sim.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/hilrl_sim"]),
+        ("share/hilrl_sim", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    entry_points={
+        "console_scripts": [
+            "simulator = hilrl_sim.simulator_node:main",
+            "operator = hilrl_sim.operator_node:main",
+        ],
+    },
+)
