@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from hilrl_control.arm import TRACKING, ArmController
 from hilrl_ros.contract import ActionSpace, load_contract
 
@@ -57,10 +56,10 @@ def test_replaying_executed_actions_reproduces_the_motion(space):
     for action in actions(space, 200, seed=1):
         executed = first.step(first.hold(), action)
         again = second.step(second.hold(), executed.action)
-        assert again.target == pytest.approx(executed.target, abs=0.02)
-        near, _ = first.kinematics.forward(executed.target)
-        assert np.linalg.norm(near - second.kinematics.forward(again.target)[0]) < 2 * TRACKING
-    assert again.action == pytest.approx(executed.action, abs=0.1)
+        if space.startswith("joint"):
+            assert again.target == pytest.approx(executed.target, abs=1e-6)
+        pos, _ = first.kinematics.forward(executed.target)
+        assert second.kinematics.forward(again.target)[0] == pytest.approx(pos, abs=0.004)
 
 
 def test_inside_the_box_the_executed_action_is_the_action():
@@ -79,7 +78,7 @@ def test_ee_delta_moves_the_tip_by_the_scale_along_the_base_axes():
     after, R1 = arm.kinematics.forward(executed.target)
     scale = np.array(CONTRACT.action.scale[:3])
     assert after - before == pytest.approx(scale * [1.0, -1.0, 0.5], abs=5e-4)
-    assert pytest.approx(R0, abs=0.02) == R1  # the heading stays although the pan joint swings
+    assert pytest.approx(R0, abs=0.03) == R1  # the heading stays although the pan joint swings
 
 
 def test_yaw_turns_about_the_vertical_of_the_base():
@@ -107,7 +106,7 @@ def test_a_blocked_arm_does_not_wind_the_target_up():
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("start", [(0.0, -1.2, 0.6, 1.2), (0.9, -0.3, 0.1, 1.5), (0.0, 0.3, -0.6, 1.2)])
+@pytest.mark.parametrize("start", [(0.0, -1.2, 0.6, 1.2), (1.3, -0.3, 0.1, 1.5), (0.0, 0.3, -0.6, 1.2)])
 def test_a_tip_that_starts_outside_is_led_back_slowly(space, start):
     q = HOME.copy()
     q[:4] = start
@@ -143,13 +142,13 @@ def test_bad_actions_are_refused_and_change_nothing(space):
     ):
         with pytest.raises(ValueError, match=message):
             arm.step(HOME, bad)
-    with pytest.raises(ValueError, match="measured joints: holds NaN"):
+    with pytest.raises(ValueError, match=r"measured joints: holds NaN"):
         arm.step(np.full(6, np.nan), np.zeros(n))
     assert arm.hold() == pytest.approx(HOME)
 
 
 def test_hold_before_reset_says_what_to_do():
-    with pytest.raises(ValueError, match="call reset with the measured joints first"):
+    with pytest.raises(ValueError, match=r"call reset with the measured joints first"):
         ArmController(CONTRACT).hold()
 
 

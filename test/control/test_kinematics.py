@@ -4,7 +4,6 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
-
 from hilrl_ros.contract import ContractError, load_contract
 from hilrl_ros.kinematics import (
     Kinematics,
@@ -73,7 +72,7 @@ def test_ik_reaches_centimetre_steps_and_stays_within_limits(kinematics):
         target = np.clip(target, [0.15, -0.12, 0.01], [0.27, 0.12, 0.09])  # where top-down is in reach
         q = kinematics.step_ik(q, target, R)
         assert np.all(q >= low) and np.all(q <= high)
-        pos, R_now = kinematics.forward(q)
+        pos, _ = kinematics.forward(q)
         errors.append(np.linalg.norm(pos - target))
     assert np.median(errors) < 1e-4
     assert np.percentile(errors, 95) < 5e-4
@@ -126,10 +125,10 @@ def test_glob_that_matches_nothing_names_the_folder():
 
 def test_unknown_joint_and_frame_are_named():
     joints = ("elbow", *CONTRACT.joints[1:])
-    with pytest.raises(ContractError, match="joints: 'elbow' is not in the URDF; it has: shoulder_pan"):
+    with pytest.raises(ContractError, match=r"joints: 'elbow' is not in the URDF; it has: shoulder_pan"):
         Kinematics(dataclasses.replace(CONTRACT, joints=joints))
     model = dataclasses.replace(CONTRACT.model, tip_frame="hand")
-    with pytest.raises(ContractError, match="model.tip_frame: 'hand' is not in the URDF"):
+    with pytest.raises(ContractError, match=r"model.tip_frame: 'hand' is not in the URDF"):
         Kinematics(dataclasses.replace(CONTRACT, model=model))
 
 
@@ -145,11 +144,14 @@ def test_missing_mesh_is_named(tmp_path):
         resolve_mesh("gone.stl", tmp_path / "arm.urdf")
 
 
-URDF = """<robot name="two"><link name="world"/><link name="base_link"/><link name="upper"/><link name="hand"/>
-<joint name="mount" type="fixed"><parent link="world"/><child link="base_link"/><origin xyz="1 2 3" rpy="0 0 1"/></joint>
+URDF = """<robot name="two">
+<link name="world"/><link name="base_link"/><link name="upper"/><link name="hand"/>
+<joint name="mount" type="fixed"><parent link="world"/><child link="base_link"/>
+  <origin xyz="1 2 3" rpy="0 0 1"/></joint>
 <joint name="a" type="continuous"><parent link="base_link"/><child link="upper"/><axis xyz="0 0 1"/></joint>
-<joint name="b" type="prismatic"><parent link="upper"/><child link="hand"/><origin xyz="0.3 0 0"/><axis xyz="1 0 0"/>
-<limit lower="0" upper="0.1" effort="1" velocity="1"/></joint></robot>"""
+<joint name="b" type="prismatic"><parent link="upper"/><child link="hand"/>
+  <origin xyz="0.3 0 0"/><axis xyz="1 0 0"/><limit lower="0" upper="0.1" effort="1" velocity="1"/></joint>
+</robot>"""
 
 
 def test_another_arm_whose_base_is_not_the_root(tmp_path, monkeypatch):

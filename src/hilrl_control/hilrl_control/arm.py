@@ -147,7 +147,8 @@ class ArmController:
                 new[self._gripper] = self._leashed(
                     old, q, self._gripper, a[i] * self._scale[i], self._scale[i]
                 )
-        target = self._gate(old, new)
+        back = LEAD_BACK * self.contract.period
+        target = self._gate(old, new, np.maximum(reach[:3], back))
         pose = self._reached(pose, target)
         executed = np.zeros(len(self._names))
         moved = pose - self._pose
@@ -200,8 +201,12 @@ class ArmController:
         """Return how far pos [3] lies outside the box, m (0 inside)."""
         return float(np.max(np.maximum(self._box[0] - pos, pos - self._box[1]), initial=0.0))
 
-    def _gate(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Return the joint targets that may leave, on the way from old to new: limits, speed, box."""
+    def _gate(self, old: np.ndarray, new: np.ndarray, reach: np.ndarray | float = np.inf) -> np.ndarray:
+        """Return the joint targets that may leave, on the way from old to new: limits, speed, box.
+
+        `reach` [3] (m) bounds how far the tip may move along each axis: inverse kinematics of a pose
+        that cannot be reached may swing the arm.
+        """
         new = np.clip(new, self._low, self._high)
         change = new - old
         arm = self.kinematics.arm
@@ -209,17 +214,20 @@ class ArmController:
         if fastest > self._reach:
             change[arm] *= self._reach / fastest  # all joints alike, so the direction is kept
         change[self._gripper] = np.clip(change[self._gripper], -self._reach, self._reach)
-        allowed = max(self._outside(self.kinematics.forward(old)[0]), TRACKING)
-        if self._outside(self.kinematics.forward(old + change)[0]) > allowed:
+        start, _ = self.kinematics.forward(old)
+        allowed = max(self._outside(start), TRACKING)
+
+        def fits(share: float) -> bool:
+            tried = old.copy()
+            tried[arm] += share * change[arm]
+            pos, _ = self.kinematics.forward(tried)
+            return self._outside(pos) <= allowed and bool(np.all(np.abs(pos - start) <= reach + TRACKING))
+
+        if not fits(1.0):
             low, high = 0.0, 1.0
             for _ in range(10):
                 middle = (low + high) / 2
-                tried = old.copy()
-                tried[arm] += middle * change[arm]
-                if self._outside(self.kinematics.forward(tried)[0]) > allowed:
-                    high = middle
-                else:
-                    low = middle
+                low, high = (middle, high) if fits(middle) else (low, middle)
             change[arm] *= low
         return old + change
 

@@ -88,7 +88,7 @@ class Expert:
     def reset(self) -> None:
         """Start an episode: draw this attempt's pace and aim."""
         self.pace = 1.0 - self.variation * self.rng.uniform(0.2, 0.6)
-        self.aim = self.variation * self.rng.normal(0.0, 0.0015, 3)
+        self.aim = self.variation * self.rng.uniform(-0.0025, 0.0025, 3)  # m, within what a grasp forgives
         self._tremor = np.zeros(3)
 
     def tip(self, state: dict[str, float]) -> np.ndarray:
@@ -137,11 +137,11 @@ class PickExpert(Expert):
 
     def __init__(self, contract: Contract, task: Task, rng: np.random.Generator, variation: float = 1.0):
         """Also needs `gripper` in the action and `sim.grasp` of the robot; see `Expert`."""
+        super().__init__(contract, task, rng, variation)
         if "gripper" not in contract.action.names or "grasp" not in contract.sim:
             raise ContractError(
                 f"expert {task.expert}: needs 'gripper' in the action and sim.grasp in the robot file"
             )
-        super().__init__(contract, task, rng, variation)
         grasp = contract.sim["grasp"]
         self._open, self._closed = float(grasp["open"]), float(grasp["closed"])
         # The controller holds the home orientation, so the jaws' middle is at a fixed offset from the tip.

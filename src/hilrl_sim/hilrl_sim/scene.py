@@ -308,7 +308,8 @@ def _add_table(spec: mujoco.MjSpec, base_pos: np.ndarray) -> None:
     spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
     for pos, strength in (([0.6, -0.6, 1.2], 0.45), ([0.2, 0.7, 1.0], 0.2)):
         spec.worldbody.add_light(
-            pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3, castshadow=False
+            pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3,
+            castshadow=False,
         )  # fmt: skip
 
 
