@@ -40,8 +40,8 @@ class _LayerNormMLP(torch.autograd.Function):
             if ctx.layers:
                 inner, w = inner.to(dtype), w.to(dtype)
             z = torch.bmm(inner, w).float()
-            # the kernel has one gain and offset for all members: theirs comes after it (given none, it is
-            slower) unit, zero = z.new_ones(z.shape[-1]), z.new_zeros(z.shape[-1])
+            # the kernel has one offset for all members, so theirs comes after it (given none, it is slower)
+            unit, zero = z.new_ones(z.shape[-1]), z.new_zeros(z.shape[-1])
             output, mean, rstd = torch.native_layer_norm(z, unit.shape, unit, zero, LAYER_NORM_EPS)
             output.add_(offset).relu_()
             ctx.layers.append((inner, w, z, mean, rstd, output))
