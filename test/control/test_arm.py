@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hilrl_control.arm import TRACKING, ArmController
 from hilrl_ros.contract import ActionSpace, load_contract
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+
 from hilrl_ros.contract import ContractError, load_contract
 from hilrl_ros.kinematics import (
     Kinematics,

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hilrl_control.arm import ArmController
 from hilrl_ros.contract import ActionSpace, ContractError, load_contract
 from hilrl_sim.expert import Operator, make_expert

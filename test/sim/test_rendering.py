@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hilrl_ros.contract import load_contract
-from hilrl_sim.simulation import Simulation
 
+from hilrl_ros.contract import load_contract
 from hilrl_sim import rendering
+from hilrl_sim.simulation import Simulation
 
 CONFIG = Path(__file__).parents[2] / "config"
 CONTRACT, TASK = load_contract(CONFIG / "robots/so101.yaml", CONFIG / "tasks/pick_cube.yaml")

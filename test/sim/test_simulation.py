@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hilrl_ros.contract import ContractError, load_contract
 from hilrl_sim.scene import decimate, scene_objects
 from hilrl_sim.simulation import Simulation

@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import Joiner, Step, floats, observation_arrays
-from hilrl_ros.node import ask_for_realtime, declare, param, run
-from hilrl_ros.settings import load_agent_settings
-from rclpy.node import Node
-from rclpy.serialization import deserialize_message, serialize_message
-
-from hilrl_actor.outbox import Outbox
 from hilrl_msgs.msg import (
     Action,
     ActorStatus,
@@ -25,7 +17,15 @@ from hilrl_msgs.msg import (
     Reward,
     Transition,
 )
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message, serialize_message
+
+from hilrl_actor.outbox import Outbox
 from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.messages import Joiner, Step, floats, observation_arrays
+from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_ros.settings import load_agent_settings
 
 # unacknowledged transitions are sent again after this time
 _RESEND_S = 1.0

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
+from hilrl_msgs.msg import Observation
+
 from hilrl_ros.contract import Contract, StateEntry
 from hilrl_ros.images import crop_and_resize, from_rgb, to_rgb
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import floats, joint_vector, nanoseconds, read_field, to_time
-
-from hilrl_msgs.msg import Observation
 
 JOINT_STATES = "joint_states"
 # a joint state this much before a tick counts as the tick's: drivers are not exact

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import message_class, nanoseconds
-from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_msgs.msg import Episode, Observation
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from hilrl_actor.observer import JOINT_STATES, Observer
-from hilrl_msgs.msg import Episode, Observation
 from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.messages import message_class, nanoseconds
+from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
 @dataclass

@@ -6,16 +6,16 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from hilrl_data.curves import draw, read_curve
-from hilrl_ros.contract import load_contract
-from hilrl_ros.metrics import EventLog
-from hilrl_ros.node import UserError, declare, param, run
+from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, OperatorEvent, Recording, Reward
+from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 
 from hilrl_actor.session import PHASE_NAMES, PLANS, Goals, Session, write_json
-from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, OperatorEvent, Recording, Reward
-from hilrl_msgs.srv import Reset
+from hilrl_data.curves import draw, read_curve
 from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.metrics import EventLog
+from hilrl_ros.node import UserError, declare, param, run
 
 # a film needs its camera to be there before the episode begins
 _CAMERA_S = 2.0

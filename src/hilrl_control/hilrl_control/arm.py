@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from hilrl_ros.contract import Contract
 from hilrl_ros.kinematics import Kinematics, matrix_rpy, rpy_matrix
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
-from hilrl_ros.contract import EE_AXES, load_contract
-from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
-from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_msgs.msg import Action
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hilrl_control.arm import ArmController
-from hilrl_msgs.msg import Action
 from hilrl_ros import qos
+from hilrl_ros.contract import EE_AXES, load_contract
+from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
+from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
 @dataclass

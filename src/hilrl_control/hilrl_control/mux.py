@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hilrl_ros.messages import nanoseconds
-
 from hilrl_msgs.msg import Action
+
+from hilrl_ros.messages import nanoseconds
 
 
 @dataclass

@@ -3,12 +3,12 @@
 import time
 from dataclasses import dataclass
 
-from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_msgs.msg import Action, Episode
 from rclpy.node import Node
 
 from hilrl_control.mux import Mux
-from hilrl_msgs.msg import Action, Episode
 from hilrl_ros import qos
+from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
 @dataclass

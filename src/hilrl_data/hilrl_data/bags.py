@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from hilrl_ros.messages import Joiner, Step
+from hilrl_msgs.msg import Action, Observation, Reward
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from hilrl_msgs.msg import Action, Observation, Reward
+from hilrl_ros.messages import Joiner, Step
 
 _PARTIAL = ".partial"
 EPISODE_FILE = "episode.json"

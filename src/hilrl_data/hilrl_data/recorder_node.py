@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hilrl_ros.contract import load_contract
-from hilrl_ros.images import to_rgb
-from hilrl_ros.messages import message_class, nanoseconds
-from hilrl_ros.node import declare, param, run
+from hilrl_msgs.msg import Action, Episode, Observation, OperatorEvent, Recording, Reward
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from hilrl_data.recorder import EpisodeRecorder, Message
 from hilrl_data.video import VideoWriter
-from hilrl_msgs.msg import Action, Episode, Observation, OperatorEvent, Recording, Reward
 from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.images import to_rgb
+from hilrl_ros.messages import message_class, nanoseconds
+from hilrl_ros.node import declare, param, run
 
 _PHASES = {
     "demos": (Episode.DEMONSTRATE,),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hilrl_msgs.msg import Action, Transition
+
 from hilrl_agents.checkpoint import load_checkpoint, pack_policy, save_checkpoint
 from hilrl_agents.registry import make_agent
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
@@ -18,8 +20,6 @@ from hilrl_data.bags import BagError, episode_folders, read_info, read_steps
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import Step, observation_arrays
 from hilrl_ros.settings import AgentSettings
-
-from hilrl_msgs.msg import Action, Transition
 
 
 @dataclass(frozen=True)

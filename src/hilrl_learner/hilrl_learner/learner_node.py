@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
+from rclpy.node import Node
+
+from hilrl_learner.learner import Learner, LearnerSettings
+from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_bytes_field
 from hilrl_ros.messages import floats, seconds
 from hilrl_ros.node import declare, param, run, step_back
 from hilrl_ros.settings import load_agent_settings
-from rclpy.node import Node
-
-from hilrl_learner.learner import Learner, LearnerSettings
-from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
-from hilrl_ros import qos
 
 _CHECKPOINT_S = 10.0
 _PART_BYTES = 1 << 20
@@ -202,7 +202,7 @@ class LearnerNode(Node):
                 updates_per_s=learner.updates_per_s,
                 metric_names=list(metrics),
                 metric_values=floats(metrics.values()),
-            )  # fmt: skip
+            )
         )
 
     def close(self) -> None:

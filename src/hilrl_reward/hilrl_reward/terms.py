@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from hilrl_ros.contract import ContractError, Task
 
 

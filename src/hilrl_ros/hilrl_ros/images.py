@@ -70,10 +70,12 @@ def to_bytes_field(data: np.ndarray | bytes) -> array.array:
 def crop_and_resize(
     rgb: np.ndarray, crop: tuple[int, int, int, int] | None, size: tuple[int, int]
 ) -> np.ndarray:
-    """Cut out `crop` (x, y, width, height) and resize to `size` (height, width) by area averaging.
+    """Cut out a part of an image and resize it by area averaging.
 
     Args:
         rgb: uint8 [height, width, 3].
+        crop: x, y, width, height in pixels; None for all of it.
+        size: Height and width of the result in pixels.
 
     Raises:
         ValueError: The crop does not lie in the image.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-
 from hilrl_msgs.msg import Action, Observation, Reward
+
 from hilrl_ros.contract import Contract
 from hilrl_ros.images import to_rgb
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+
 from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
-from hilrl_ros.contract import EE_AXES, find_config, load_contract
-from hilrl_ros.messages import floats
-from hilrl_ros.node import UserError, declare, param, run
-from hilrl_teleop.joy_mapping import JoyMapping
+from hilrl_msgs.msg import Episode, Observation
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
-from hilrl_msgs.msg import Episode, Observation
 from hilrl_ros import qos
+from hilrl_ros.contract import EE_AXES, find_config, load_contract
+from hilrl_ros.messages import floats
+from hilrl_ros.node import UserError, declare, param, run
 from hilrl_sim.expert import Operator
+from hilrl_teleop.joy_mapping import JoyMapping
 
 
 @dataclass

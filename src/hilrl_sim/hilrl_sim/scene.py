@@ -13,6 +13,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+
 from hilrl_ros.contract import Contract, ContractError, Task, check_keys
 from hilrl_ros.kinematics import Kinematics, arm_spec
 

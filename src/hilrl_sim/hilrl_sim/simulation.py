@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
+
 from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
-from hilrl_ros.contract import load_contract
-from hilrl_ros.images import from_rgb
-from hilrl_ros.messages import nanoseconds, to_time
-from hilrl_ros.node import UserError, declare, param, run
+from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from hilrl_msgs.srv import Reset
 from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.images import from_rgb
+from hilrl_ros.messages import nanoseconds, to_time
+from hilrl_ros.node import UserError, declare, param, run
 from hilrl_sim.simulation import Simulation
 
 # how long the simulator waits for an action before it offers the same state again

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hilrl_ros.messages import floats
-from hilrl_ros.node import declare, param, run
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
 from hilrl_ros import qos
+from hilrl_ros.messages import floats
+from hilrl_ros.node import declare, param, run
 
 # SDL's order of axes and buttons is game_controller_node's as well
 AXES = 6

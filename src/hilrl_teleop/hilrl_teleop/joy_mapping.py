@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+
 from hilrl_ros.contract import EE_AXES, ContractError, check_keys
 
 EVENTS = ("success", "failure", "discard", "pause")

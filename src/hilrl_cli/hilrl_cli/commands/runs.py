@@ -17,9 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List the runs."""
     environment.enter()
-    from hilrl_data.curves import RunError, read_summary
     from rich.console import Console
     from rich.table import Table
+
+    from hilrl_data.curves import RunError, read_summary
 
     if not arguments.folder.is_dir():
         raise UserError(f"{arguments.folder}: no such folder; `hilrl train` makes runs below ./runs")
