@@ -61,6 +61,13 @@ class SACConfig:
     target_entropy: float = option(
         -0.5, "Wanted entropy per action entry; −0.5 is a std of about 0.15", "nat"
     )
+    critic_warmup: int = option(
+        500,
+        "Updates in which the actor only imitates (interventions too) while the critic learns: an untrained "
+        "critic would lead it away from what it was taught",
+        "updates",
+        low=0,
+    )
     bc_loss_weight: float = option(
         0.1, "Behaviour cloning on offline rows in the actor's loss; 0 for none", low=0
     )
@@ -139,10 +146,16 @@ class SAC(Agent):
             loss, metrics = self.critic_loss(part, features)
             minimise(loss, self.optimizers["critic"], *self._encoder_optimizer, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-        loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
-        minimise(loss + self.temperature_loss(log_density), self.optimizers["actor"], clip=c.grad_clip)
+        if self.updates < c.critic_warmup:
+            cloning = bc_loss(self.actor(features.detach())[0], part, part.offline.float())
+            minimise(cloning, self.optimizers["actor"], clip=c.grad_clip)
+            metrics |= {"bc_loss": cloning.detach()}
+        else:
+            loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
+            minimise(loss + self.temperature_loss(log_density), self.optimizers["actor"], clip=c.grad_clip)
+            metrics |= actor_metrics
         self.updates += 1
-        metrics |= actor_metrics | {"temperature": self.temperature().detach()}
+        metrics |= {"temperature": self.temperature().detach()}
         return {name: float(value) for name, value in metrics.items()}
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
