@@ -5,11 +5,11 @@ import sys
 import pytest
 import yaml
 from conftest import FILES
+
+from hilrl_cli import launch_file
 from hilrl_cli.commands.launch import parse_arguments
 from hilrl_cli.errors import LaunchError
 from hilrl_cli.main import main
-
-from hilrl_cli import launch_file
 
 
 def write(folder, text, name="x.launch.yaml"):

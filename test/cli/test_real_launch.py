@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import FILES
-from hilrl_cli.errors import UserError
 
 from hilrl_cli import launch_file
+from hilrl_cli.errors import UserError
 
 launch_ros = pytest.importorskip(
     "launch_ros", reason="ROS 2's own launch is not installed here: nothing to compare with"
@@ -40,10 +40,9 @@ def ours(path, arguments, folder):
 
 def real(path, arguments, monkeypatch):
     """What ROS 2's launch would start; its processes are recorded in place of being started."""
+    import launch
     from launch.actions import ExecuteLocal, IncludeLaunchDescription
     from launch.launch_description_sources import AnyLaunchDescriptionSource
-
-    import launch
 
     started = []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from hilrl_cli.launch_file import Process
 from hilrl_cli.supervisor import Supervisor
 

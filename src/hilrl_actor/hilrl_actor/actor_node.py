@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rclpy.node import Node
-from rclpy.serialization import deserialize_message, serialize_message
-
-from hilrl_actor.outbox import Outbox
 from hilrl_msgs.msg import (
     Action,
     ActorStatus,
@@ -21,6 +17,10 @@ from hilrl_msgs.msg import (
     Reward,
     Transition,
 )
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message, serialize_message
+
+from hilrl_actor.outbox import Outbox
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import Joiner, Step, floats, observation_arrays
@@ -37,10 +37,14 @@ class ActorParams:
 
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
-    agent: str = param("sac", "Algorithm: a name from config/agents or a path; 'none': no policy, a person drives")
+    agent: str = param(
+        "sac", "Algorithm: a name from config/agents or a path; 'none': no policy, a person drives"
+    )
     policy: str = param("", "Checkpoint folder whose policy acts; empty: the learner's weights")
     window: int = param(
-        0, "In lockstep, how many transitions the learner may be behind; 0: never wait for it", bounds=(0, 1000)
+        0,
+        "In lockstep, how many transitions the learner may be behind; 0: never wait for it",
+        bounds=(0, 1000),
     )
     runs_dir: str = param("runs", "Folder of the runs; the actor's unacknowledged transitions are kept in it")
 
@@ -151,7 +155,12 @@ class ActorNode(Node):
     def act(self) -> None:
         """Answer the waiting observation if nothing more is to be waited for."""
         obs, episode = self.observation, self.episode
-        if obs is None or episode is None or episode.status != Episode.RUNNING or obs.episode != episode.episode:
+        if (
+            obs is None
+            or episode is None
+            or episode.status != Episode.RUNNING
+            or obs.episode != episode.episode
+        ):
             return
         if obs.episode == self.over or not self._may_follow(obs) or not self._learner_follows(episode):
             return

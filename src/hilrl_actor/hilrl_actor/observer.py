@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-
 from hilrl_msgs.msg import Observation
+
 from hilrl_ros.contract import Contract, StateEntry
 from hilrl_ros.images import crop_and_resize, from_rgb, to_rgb
 from hilrl_ros.kinematics import Kinematics
@@ -111,7 +111,14 @@ class Observer:
     def _tip(self, joints: Any) -> dict[str, float]:
         position, rotation = self.kinematics.forward(joint_vector(joints, self.contract.joints))
         roll, pitch, yaw = roll_pitch_yaw(rotation)
-        return {"x": position[0], "y": position[1], "z": position[2], "roll": roll, "pitch": pitch, "yaw": yaw}
+        return {
+            "x": position[0],
+            "y": position[1],
+            "z": position[2],
+            "roll": roll,
+            "pitch": pitch,
+            "yaw": yaw,
+        }
 
 
 def roll_pitch_yaw(rotation: np.ndarray) -> tuple[float, float, float]:

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
+from hilrl_msgs.msg import Episode, Observation
 from rclpy.node import Node
-from rosidl_runtime_py.utilities import get_message
 from sensor_msgs.msg import Image, JointState
 
 from hilrl_actor.observer import JOINT_STATES, Observer
-from hilrl_msgs.msg import Episode, Observation
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import nanoseconds
+from hilrl_ros.messages import message_class, nanoseconds
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
@@ -35,10 +34,12 @@ class ObserverNode(Node):
         self.observer = Observer(contract, params.max_age)
         self.publisher = self.create_publisher(Observation, "observation", qos.STEP)
         types = {JOINT_STATES: JointState}
-        types |= {entry.topic: get_message(entry.type) for entry in contract.state}
+        types |= {entry.topic: message_class(entry.type) for entry in contract.state}
         types |= {camera.topic: Image for camera in contract.cameras.values()}
         for topic, kind in types.items():
-            self.create_subscription(kind, topic, lambda msg, t=topic: self.send(self.observer.add(t, msg)), qos.SENSOR)
+            self.create_subscription(
+                kind, topic, lambda msg, t=topic: self.send(self.observer.add(t, msg)), qos.SENSOR
+            )
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         ask_for_realtime(self)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from hilrl_msgs.msg import PolicyWeights
 
 from hilrl_agents.checkpoint import load_checkpoint, unpack_policy
 from hilrl_agents.registry import make_agent
 from hilrl_agents.spec import PolicySpec
-from hilrl_msgs.msg import PolicyWeights
 from hilrl_ros.contract import Contract
 from hilrl_ros.settings import AgentSettings
 

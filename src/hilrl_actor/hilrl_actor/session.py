@@ -223,7 +223,9 @@ class Session:
             "demo_steps": sum(r.steps for r in self.of_phase("demonstrate")),
             "reached_target": self.reached,
             "wall_s": round(time.monotonic() - self.started, 1),
-            "realtime_factor": round(self.robot_steps * period / self.train_wall_s, 2) if self.train_wall_s else None,
+            "realtime_factor": round(self.robot_steps * period / self.train_wall_s, 2)
+            if self.train_wall_s
+            else None,
             "interventions": sum(r.person_steps > 0 for r in train),
             "intervention_steps": sum(r.person_steps for r in train),
         }

@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, OperatorEvent, Recording, Reward
+from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 
 from hilrl_actor.session import PHASE_NAMES, PLANS, Goals, Session, write_json
-from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, OperatorEvent, Recording, Reward
-from hilrl_msgs.srv import Reset
+from hilrl_data.curves import draw, read_curve
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.metrics import EventLog
@@ -129,9 +130,13 @@ class SessionNode(Node):
         elif self.stage == "reset":
             if not self.resetting:
                 self.ask_reset()
-        elif self.stage == "record" and (self.recorded or time.monotonic() - self.waiting_since > _RECORDING_S):
+        elif self.stage == "record" and (
+            self.recorded or time.monotonic() - self.waiting_since > _RECORDING_S
+        ):
             if self.recorded is None or not self.recorded.complete:
-                self.get_logger().warning(f"episode {session.episode} was not recorded whole: it is shown again")
+                self.get_logger().warning(
+                    f"episode {session.episode} was not recorded whole: it is shown again"
+                )
                 self.stage = "begin"
             else:
                 self.count()
@@ -215,7 +220,9 @@ class SessionNode(Node):
             return
         if self.session.phase == "demonstrate":
             if not reward.success:
-                self.get_logger().warning(f"demonstration {self.announcement.episode} failed: it is shown again")
+                self.get_logger().warning(
+                    f"demonstration {self.announcement.episode} failed: it is shown again"
+                )
                 self.stage = "begin"
                 return
             self.stage, self.waiting_since = "record", time.monotonic()
@@ -231,7 +238,9 @@ class SessionNode(Node):
 
     def count(self) -> None:
         """Count the episode and go on."""
-        result = self.session.end_episode(self.steps, self.reward.success, self.person_steps, self.episode_return)
+        result = self.session.end_episode(
+            self.steps, self.reward.success, self.person_steps, self.episode_return
+        )
         step = result.robot_steps if result.phase == "train" else result.episode
         self.log.add(step, **{
             f"{result.phase}/success": float(result.success),
@@ -286,6 +295,12 @@ class SessionNode(Node):
             return
         summary = self.session.summary(self.contract.period) | self._counters()
         write_json(self.session.folder / "summary.json", summary)
+        if self.session.of_phase("train"):
+            draw(
+                [read_curve(self.session.folder)],
+                self.session.folder / "learning_curve.png",
+                self.params.window,
+            )
         self.log.close()
         self.show()
         self.get_logger().info(f"done: {self.session.folder}/summary.json")

@@ -195,7 +195,7 @@ def unpack_policy(data: bytes, checksum_sha256: str) -> dict[str, Tensor]:
     actual = hashlib.sha256(data).hexdigest()
     if actual != checksum_sha256:
         raise CheckpointError(
-            f"policy weights are damaged: their sha256 is {actual[:12]}…, but {checksum_sha256[:12]}… was given"
+            f"policy weights are damaged: sha256 {actual[:12]}…, but {checksum_sha256[:12]}… was announced"
         )
     try:
         return load(bytes(data))

@@ -24,34 +24,31 @@ def fast_bf16(device: str = "cpu") -> bool:
 class _LayerNormMLP(torch.autograd.Function):
     """E multilayer perceptrons as batched matrix products, with a hand-written backward.
 
-    Per hidden layer: z = x W + b, x̂ = LN(z), y = relu(x̂ · gain + offset); the last layer is linear.
-    Autograd over the same operations needs about twice the time on a CPU: small kernels, and copies of what
-    they keep. Products between hidden layers run in `dtype`; the first layer (the state's resolution) and the
-    last one (a value's) stay in float32.
+    Per hidden layer: y = relu(LN(x W) + offset); the last layer is linear. (LayerNorm's gain is left out:
+    before a relu, the next layer's weights can do the same.) Autograd over these operations takes about twice
+    as long on a CPU. Products between hidden layers run in `dtype`; the first layer (the state's resolution)
+    and the last one (a value's) stay in float32.
     """
 
     @staticmethod
-    def forward(ctx, dtype: torch.dtype, x: Tensor, *parameters: Tensor) -> Tensor:
-        """From x [B, in], parameters (W, b, gain, offset) per hidden layer, then (W, b) → [E, B, out]."""
-        *hidden, weight, bias = parameters
-        ctx.trained, ctx.layers = weight.requires_grad, []
-        inner = x.unsqueeze(0).expand(len(weight), -1, -1)
-        for w, b, gain, offset in zip(*(hidden[part::4] for part in range(4)), strict=True):
+    def forward(ctx, dtype: torch.dtype, parts: int, *tensors: Tensor) -> Tensor:
+        """From `parts` inputs [B, ·], then (W, offset) per hidden layer, then (W, b), → [E, B, out]."""
+        inputs, hidden, (weight, bias) = tensors[:parts], tensors[parts:-2], tensors[-2:]
+        ctx.trained, ctx.widths, ctx.layers = weight.requires_grad, [part.shape[1] for part in inputs], []
+        inner = (torch.cat(inputs, 1) if parts > 1 else inputs[0]).expand(len(weight), -1, -1)
+        for w, offset in zip(hidden[::2], hidden[1::2], strict=True):
             if ctx.layers:
                 inner, w = inner.to(dtype), w.to(dtype)
-                z = torch.bmm(inner, w).to(b.dtype).add_(b)
-            else:
-                z = torch.baddbmm(b, inner, w)
-            # torch's layer_norm kernel takes twice as long as these passes, and has no gain per member
-            z.sub_(z.mean(-1, keepdim=True))
-            norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-            rstd = norm.square_().div_(z.shape[-1]).add_(LAYER_NORM_EPS).rsqrt_()
-            normalised = z.mul_(rstd)
-            output = torch.addcmul(offset, normalised, gain).relu_()
-            ctx.layers.append((inner, w, gain, normalised, rstd, output))
+            z = torch.bmm(inner, w).float()
+            # the kernel has one offset for all members, so theirs comes after it (given none, it is slower)
+            unit, zero = z.new_ones(z.shape[-1]), z.new_zeros(z.shape[-1])
+            output, mean, rstd = torch.native_layer_norm(z, unit.shape, unit, zero, LAYER_NORM_EPS)
+            output.add_(offset).relu_()
+            ctx.layers.append((inner, w, z, mean, rstd, output))
             inner = output
         ctx.last = inner, weight
-        return torch.baddbmm(bias, inner, weight)
+        # the thin last layer with its factors in transposed order: several times faster
+        return torch.bmm(weight, inner.mT).mT.add(bias)
 
     @staticmethod
     @once_differentiable
@@ -60,33 +57,25 @@ class _LayerNormMLP(torch.autograd.Function):
         inner, weight = ctx.last
         gradients: list[Tensor | None] = [None, None]
         if ctx.trained:
-            gradients = [torch.bmm(inner.transpose(1, 2), flow), flow.sum(1, keepdim=True)]
-        # an outer product for a single output: a matrix product of that shape is slow
-        flow = (
-            flow * weight.transpose(1, 2)
-            if weight.shape[-1] == 1
-            else torch.bmm(flow, weight.transpose(1, 2))
-        )
-        for index, (inner, weight, gain, normalised, rstd, output) in reversed(list(enumerate(ctx.layers))):
+            gradients = [torch.bmm(flow.mT, inner), flow.sum(1, keepdim=True)]
+        # an outer product where there is a single output: as a matrix product it is slow
+        flow = flow * weight if weight.shape[1] == 1 else torch.bmm(flow, weight)
+        for index, (inner, weight, z, mean, rstd, output) in reversed(list(enumerate(ctx.layers))):
             flow = torch.ops.aten.threshold_backward(flow, output, 0.0)
-            layer: list[Tensor | None] = [None] * 4
-            if ctx.trained:
-                layer[2:] = (flow * normalised).sum(1, keepdim=True), flow.sum(1, keepdim=True)
-            flow = _layer_norm_backward(flow.mul_(gain), normalised, rstd)
-            low = flow.to(weight.dtype)
-            if ctx.trained:
-                layer[:2] = torch.bmm(inner.transpose(1, 2), low).float(), flow.sum(1, keepdim=True)
-            if index or ctx.needs_input_grad[1]:
-                flow = torch.bmm(low, weight.transpose(1, 2)).float()
-            gradients = [*layer, *gradients]
-        return None, flow.sum(0) if ctx.needs_input_grad[1] else None, *gradients
-
-
-def _layer_norm_backward(grad: Tensor, normalised: Tensor, rstd: Tensor) -> Tensor:
-    """dL/dz = rstd · (g − mean(g) − x̂ · mean(g x̂)) for x̂ = LN(z), g = dL/dx̂; in place of `grad`."""
-    projection = torch.linalg.vecdot(grad, normalised).unsqueeze_(-1).div_(grad.shape[-1])
-    grad = grad.sub_(grad.mean(-1, keepdim=True))
-    return grad.addcmul_(normalised, projection, value=-1).mul_(rstd)
+            offset_gradient = flow.sum(1, keepdim=True) if ctx.trained else None
+            flow, _, _ = torch.ops.aten.native_layer_norm_backward(
+                flow, z, z.shape[-1:], mean, rstd, None, None, [True, False, False]
+            )
+            flow = flow.to(weight.dtype)
+            weight_gradient = torch.bmm(inner.mT, flow).float() if ctx.trained else None
+            if index:
+                flow = torch.bmm(flow, weight.mT).float()
+            gradients = [weight_gradient, offset_gradient, *gradients]
+        inputs = [None] * len(ctx.widths)
+        for part, rows in enumerate(weight.split(ctx.widths, 1)):
+            if ctx.needs_input_grad[2 + part]:
+                inputs[part] = torch.bmm(rows, flow.mT).sum(0).mT
+        return None, None, *inputs, *gradients
 
 
 class EnsembleMLP(nn.Module):
@@ -111,23 +100,23 @@ class EnsembleMLP(nn.Module):
         final_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.members, self.dtype = members, torch.bfloat16 if bf16 else torch.float32
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.weights = nn.ParameterList()
         sizes = [inputs, *hidden]
         for fan_in, fan_out in pairwise(sizes):
-            layer = torch.empty(members, fan_in, fan_out)
-            self.weights.append(nn.init.uniform_(layer, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in)))
+            self.weights.append(_uniform(1 / math.sqrt(fan_in), members, fan_in, fan_out))
             self.weights.append(torch.zeros(members, 1, fan_out))
-            self.weights.append(torch.ones(members, 1, fan_out))
-            self.weights.append(torch.zeros(members, 1, fan_out))
-        bound = final_scale / math.sqrt(sizes[-1])
-        self.weights.append(nn.init.uniform_(torch.empty(members, sizes[-1], outputs), -bound, bound))
+        self.weights.append(_uniform(final_scale / math.sqrt(sizes[-1]), members, outputs, sizes[-1]))
         self.weights.append(torch.zeros(members, 1, outputs))
 
-    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """From x [B, in] → [E, B, out]. `frozen` lets gradients pass to x but not to the weights."""
+    def forward(self, *inputs: Tensor, frozen: bool = False) -> Tensor:
+        """Inputs [B, ·], side by side, → [E, B, out]. `frozen` keeps gradients from the weights."""
         weights = [weight.detach() for weight in self.weights] if frozen else list(self.weights)
-        return _LayerNormMLP.apply(self.dtype, x, *weights)
+        return _LayerNormMLP.apply(self.dtype, len(inputs), *inputs, *weights)
+
+
+def _uniform(bound: float, *shape: int) -> Tensor:
+    return torch.empty(shape).uniform_(-bound, bound)
 
 
 class StateNormalizer(nn.Module):
@@ -335,7 +324,7 @@ class GaussianActor(nn.Module):
 class FlatAdam:
     """Adam over all parameters of some modules, laid out in one vector: one kernel a step instead of dozens.
 
-    The modules' parameters and their gradients become views of it; everything else about them stays as usual.
+    The modules' parameters become views of it; everything else about them stays as usual.
 
     Args:
         modules: whose parameters are trained; each parameter belongs to one FlatAdam only.
@@ -346,8 +335,6 @@ class FlatAdam:
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
         self.flat = flatten(self.parameters)
         self.flat.grad = torch.zeros_like(self.flat)
-        for parameter, gradient in zip(self.parameters, _views(self.flat.grad, self.parameters), strict=True):
-            parameter.grad = gradient
         self.adam = torch.optim.Adam([self.flat], lr=lr, fused=True)
 
     def state(self) -> dict[str, Tensor]:
@@ -362,37 +349,28 @@ class FlatAdam:
         self.adam.state[self.flat] = {name: value.clone() for name, value in state.items()}
 
 
-def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> Tensor:
+def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> None:
     """One gradient step on `loss` for the parameters of the optimizers, and no others.
 
     Args:
         loss: scalar.
         optimizers: whose parameters move.
         clip: bound on the gradient's norm per optimizer; 0 for none.
-
-    Returns:
-        Norm of the first optimizer's gradient, before clipping.
     """
+    parameters = [parameter for optimizer in optimizers for parameter in optimizer.parameters]
+    gradients = iter(torch.autograd.grad(loss, parameters, materialize_grads=True))
     for optimizer in optimizers:
-        optimizer.flat.grad.zero_()
-    loss.backward(inputs=[parameter for optimizer in optimizers for parameter in optimizer.parameters])
-    norms = []
-    for optimizer in optimizers:
-        norms.append(torch.linalg.vector_norm(optimizer.flat.grad))
-        if clip and norms[-1] > clip:
-            optimizer.flat.grad.mul_(clip / norms[-1])
+        parts = [next(gradients).reshape(-1) for _ in optimizer.parameters]
+        gradient = torch.cat(parts, out=optimizer.flat.grad)
+        if clip:
+            gradient.mul_((clip / torch.linalg.vector_norm(gradient)).clamp_max(1.0))
         optimizer.adam.step()
-    return norms[0]
 
 
 def flatten(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Moves parameters into one new vector, of which they become views, and returns it."""
     flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-    for parameter, view in zip(parameters, _views(flat, parameters), strict=True):
-        parameter.data = view
+    parts = flat.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view(parameter.shape)
     return flat
-
-
-def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    sizes = [tensor.numel() for tensor in like]
-    return [part.view(tensor.shape) for part, tensor in zip(flat.split(sizes), like, strict=True)]

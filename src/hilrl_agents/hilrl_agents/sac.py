@@ -61,6 +61,13 @@ class SACConfig:
     target_entropy: float = option(
         -0.5, "Wanted entropy per action entry; −0.5 is a std of about 0.15", "nat"
     )
+    critic_warmup: int = option(
+        500,
+        "Updates in which the actor only imitates (interventions too) while the critic learns: an untrained "
+        "critic would lead it away from what it was taught",
+        "updates",
+        low=0,
+    )
     bc_loss_weight: float = option(
         0.1, "Behaviour cloning on offline rows in the actor's loss; 0 for none", low=0
     )
@@ -108,8 +115,9 @@ class SAC(Agent):
             "target": self.target,
             "temperature": self.temperature,
         }
-        trained = ["actor", "critic", "temperature", *(["encoder"] if spec.cameras else [])]
-        self.optimizers = {name: FlatAdam([self.networks[name]], c.learning_rate) for name in trained}
+        trained = {"critic": [self.critic], "actor": [self.actor, self.temperature]}
+        trained |= {"encoder": [self.encoder]} if spec.cameras else {}
+        self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
         self._flat_target = flatten(list(self.target.parameters()))
         self._encoder_optimizer = [self.optimizers["encoder"]] if spec.cameras else []
         self._entropy_goal = c.target_entropy * flat
@@ -130,7 +138,7 @@ class SAC(Agent):
         return unfold(torch.tanh(mean), self.spec.horizon)[0].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """`utd_ratio` critic steps on slices of the batch, then an actor and a temperature step on the last."""
+        """`utd_ratio` critic steps on slices of the batch, then one step of actor and temperature."""
         c, metrics = self.config, {}
         for part in batch.split(c.utd_ratio):
             part = shifted(part, c.image_shift, self.generator)
@@ -138,11 +146,16 @@ class SAC(Agent):
             loss, metrics = self.critic_loss(part, features)
             minimise(loss, self.optimizers["critic"], *self._encoder_optimizer, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-        loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
-        minimise(loss, self.optimizers["actor"], clip=c.grad_clip)
-        minimise(self.temperature_loss(log_density), self.optimizers["temperature"])
+        if self.updates < c.critic_warmup:
+            cloning = bc_loss(self.actor(features.detach())[0], part, part.offline.float())
+            minimise(cloning, self.optimizers["actor"], clip=c.grad_clip)
+            metrics |= {"bc_loss": cloning.detach()}
+        else:
+            loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
+            minimise(loss + self.temperature_loss(log_density), self.optimizers["actor"], clip=c.grad_clip)
+            metrics |= actor_metrics
         self.updates += 1
-        metrics |= actor_metrics | {"temperature": self.temperature().detach()}
+        metrics |= {"temperature": self.temperature().detach()}
         return {name: float(value) for name, value in metrics.items()}
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
@@ -155,7 +168,7 @@ class SAC(Agent):
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""
-        q = self.critic(torch.cat([features, fold(batch.action)], 1)).squeeze(-1)  # [E, B]
+        q = self.critic(features, fold(batch.action)).squeeze(-1)  # [E, B]
         y = self.td_target(batch)
         loss = (q - y).square().mean()
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "td_target": y.mean()}
@@ -169,7 +182,7 @@ class SAC(Agent):
         c = self.config
         features = self.encoder(batch.next_observation)
         action, log_density = self.sample_action(features)
-        q = self.target(torch.cat([features, action], 1)).squeeze(-1)  # [E, B]
+        q = self.target(features, action).squeeze(-1)  # [E, B]
         if c.critic_subsample:
             q = q[torch.randperm(c.critics, generator=self.generator)[: c.critic_subsample]]
         value = q.amin(0)
@@ -187,7 +200,7 @@ class SAC(Agent):
         """
         mean, log_std = self.actor(features)
         action, log_density = squash(mean, log_std, self.noise(mean))
-        q = self.critic(torch.cat([features, action], 1), frozen=True).mean()
+        q = self.critic(features, action, frozen=True).mean()
         entropy_term = self.temperature().detach() * log_density.mean()
         cloning = bc_loss(mean, batch, batch.offline.float())
         loss = entropy_term - q + self.config.bc_loss_weight * cloning

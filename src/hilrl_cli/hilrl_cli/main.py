@@ -12,6 +12,10 @@ from . import __version__
 from .errors import UserError
 
 COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<name>.py
+    "train": "train a task in simulation",
+    "eval": "measure the policy of a run",
+    "runs": "list runs and how good they are",
+    "plot": "draw learning curves of runs",
     "launch": "bring a graph up from a launch file",
 }
 

@@ -14,6 +14,7 @@ from hilrl_ros.contract import Contract
 from hilrl_ros.kinematics import Kinematics, matrix_rpy, rpy_matrix
 
 LEASH_PERIODS = 2.0  # a target runs at most this many full actions ahead of what was measured
+GRIPPER_LEASH_PERIODS = 1.0  # less for the gripper: enough to squeeze, and it opens again at once
 LEAD_BACK = 0.05  # m/s with which a tip outside the box is led back
 TURN_BACK = 1.0  # rad/s with which an orientation nobody commands returns to its reference
 TRACKING = 1e-3  # m, inverse kinematics this near to the target counts as there
@@ -92,6 +93,19 @@ class ArmController:
             )
         return self._target.copy()
 
+    def still(self) -> Executed:
+        """Return the last targets again, with the action of this contract that means standing still.
+
+        Raises:
+            ValueError: `reset` was never called.
+        """
+        target = self.hold()
+        action = np.zeros(len(self._names))
+        if self._type == "joint_position":
+            span = (self._high - self._low)[self._index]
+            action = 2.0 * (target - self._low)[self._index] / span - 1.0
+        return Executed(target, action)
+
     def step(self, q_measured: np.ndarray, action: np.ndarray) -> Executed:
         """Command one control period.
 
@@ -134,7 +148,8 @@ class ArmController:
                 new[self._gripper] = self._leashed(
                     old, q, self._gripper, a[i] * self._scale[i], self._scale[i]
                 )
-        target = self._gate(old, new)
+        back = LEAD_BACK * self.contract.period
+        target = self._gate(old, new, np.maximum(reach[:3], back))
         pose = self._reached(pose, target)
         executed = np.zeros(len(self._names))
         moved = pose - self._pose
@@ -170,8 +185,8 @@ class ArmController:
         return Executed(target.copy(), np.clip(executed, -1.0, 1.0))
 
     def _leashed(self, old: np.ndarray, q: np.ndarray, joint: int, delta: float, scale: float) -> float:
-        """Return the joint's target moved by delta, at most LEASH_PERIODS · scale away from the measured."""
-        leash = LEASH_PERIODS * scale
+        """Return the joint's target moved by delta, at most so many scales away from the measured."""
+        leash = (GRIPPER_LEASH_PERIODS if joint == self._gripper else LEASH_PERIODS) * scale
         delta = np.clip(delta, q[joint] - leash - old[joint], q[joint] + leash - old[joint])
         return old[joint] + np.clip(delta, -scale, scale)
 
@@ -187,8 +202,12 @@ class ArmController:
         """Return how far pos [3] lies outside the box, m (0 inside)."""
         return float(np.max(np.maximum(self._box[0] - pos, pos - self._box[1]), initial=0.0))
 
-    def _gate(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Return the joint targets that may leave: within limits, speed and box, on the way from old to new."""
+    def _gate(self, old: np.ndarray, new: np.ndarray, reach: np.ndarray | float = np.inf) -> np.ndarray:
+        """Return the joint targets that may leave, on the way from old to new: limits, speed, box.
+
+        `reach` [3] (m) bounds how far the tip may move along each axis: inverse kinematics of a pose
+        that cannot be reached may swing the arm.
+        """
         new = np.clip(new, self._low, self._high)
         change = new - old
         arm = self.kinematics.arm
@@ -196,17 +215,20 @@ class ArmController:
         if fastest > self._reach:
             change[arm] *= self._reach / fastest  # all joints alike, so the direction is kept
         change[self._gripper] = np.clip(change[self._gripper], -self._reach, self._reach)
-        allowed = max(self._outside(self.kinematics.forward(old)[0]), TRACKING)
-        if self._outside(self.kinematics.forward(old + change)[0]) > allowed:
+        start, _ = self.kinematics.forward(old)
+        allowed = max(self._outside(start), TRACKING)
+
+        def fits(share: float) -> bool:
+            tried = old.copy()
+            tried[arm] += share * change[arm]
+            pos, _ = self.kinematics.forward(tried)
+            return self._outside(pos) <= allowed and bool(np.all(np.abs(pos - start) <= reach + TRACKING))
+
+        if not fits(1.0):
             low, high = 0.0, 1.0
             for _ in range(10):
                 middle = (low + high) / 2
-                tried = old.copy()
-                tried[arm] += middle * change[arm]
-                if self._outside(self.kinematics.forward(tried)[0]) > allowed:
-                    high = middle
-                else:
-                    low = middle
+                low, high = (middle, high) if fits(middle) else (low, middle)
             change[arm] *= low
         return old + change
 

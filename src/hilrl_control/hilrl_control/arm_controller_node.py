@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from hilrl_msgs.msg import Action
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hilrl_control.arm import ArmController
-from hilrl_msgs.msg import Action
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract import EE_AXES, load_contract
 from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
@@ -38,7 +39,9 @@ class ArmControllerNode(Node):
         self.joints: JointState | None = None
         self.waiting: Action | None = None
         self.done: tuple[Action, JointTrajectory] | None = None
-        self.targets = self.create_publisher(JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP)
+        self.targets = self.create_publisher(
+            JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
+        )
         self.executed = self.create_publisher(Action, "executed_action", qos.STEP)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(Action, "command", self.on_command, qos.STEP)
@@ -70,10 +73,12 @@ class ArmControllerNode(Node):
             self.arm.reset(measured)
             self.episode = msg.episode
         try:
-            result = self.arm.step(measured, msg.action, ee_delta=msg.space == Action.EE_DELTA)
+            result = self.arm.step(measured, self.action(msg)) if msg.action else self.arm.still()
         except ValueError as e:
-            self.get_logger().error(f"command of step {msg.step} refused, the arm holds: {e}", throttle_duration_sec=1.0)
-            result = self.arm.hold(measured)
+            self.get_logger().error(
+                f"command of step {msg.step} refused, the arm holds: {e}", throttle_duration_sec=1.0
+            )
+            result = self.arm.still()
         report = Action(
             header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller,
             space=Action.CONTRACT, action=floats(result.action), policy_version=msg.policy_version,
@@ -81,9 +86,18 @@ class ArmControllerNode(Node):
         point = JointTrajectoryPoint(positions=result.target.tolist())
         point.time_from_start.nanosec = to_time(round(1e9 / self.contract.control_rate)).nanosec
         point.time_from_start.sec = to_time(round(1e9 / self.contract.control_rate)).sec
-        trajectory = JointTrajectory(header=msg.header, joint_names=list(self.contract.joints), points=[point])
+        trajectory = JointTrajectory(
+            header=msg.header, joint_names=list(self.contract.joints), points=[point]
+        )
         self.done = (report, trajectory)
         self.send(report, trajectory)
+
+    def action(self, msg: Action) -> np.ndarray:
+        """Return the command in the contract's action space [A]."""
+        if msg.space == Action.CONTRACT:
+            return np.array(msg.action)
+        motion = dict(zip(EE_AXES, msg.action, strict=True))
+        return np.array([motion[name] for name in self.contract.action.names])
 
     def send(self, report: Action, trajectory: JointTrajectory) -> None:
         """Publish what was executed and the joint targets."""

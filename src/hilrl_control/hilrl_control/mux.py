@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hilrl_msgs.msg import Action
+
 from hilrl_ros.messages import nanoseconds
 
 

@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass
 
+from hilrl_msgs.msg import Action, Episode
 from rclpy.node import Node
 
 from hilrl_control.mux import Mux
-from hilrl_msgs.msg import Action, Episode
 from hilrl_ros import qos
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
@@ -19,7 +19,10 @@ class MuxParams:
         False, "Wait at each step for the teleop reading of that step (lockstep); else take the newest"
     )
     timeout: float = param(
-        0.25, "A teleop reading older than this does not count: the dead-man is let go", unit="s", bounds=(0.01, 5.0)
+        0.25,
+        "A teleop reading older than this does not count: the dead-man is let go",
+        unit="s",
+        bounds=(0.01, 5.0),
     )
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ament_index_python.packages import get_package_share_directory
+from hilrl_msgs.msg import Action, Observation, Reward
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosidl_runtime_py import get_interface_path
 
-from hilrl_msgs.msg import Action, Observation, Reward
 from hilrl_ros.messages import Joiner, Step
 
 _PARTIAL = ".partial"
@@ -69,7 +69,9 @@ class EpisodeWriter:
     def write(self, topic: str, type_name: str, stamp_ns: int, data: bytes) -> None:
         """Add a serialised message (CDR) of type `package/msg/Name`."""
         if topic not in self.connections:
-            self.connections[topic] = self.writer.add_connection(topic, type_name, typestore=typestore_for(type_name))
+            self.connections[topic] = self.writer.add_connection(
+                topic, type_name, typestore=typestore_for(type_name)
+            )
         self.writer.write(self.connections[topic], stamp_ns, data)
 
     def finish(self, info: EpisodeInfo) -> Path:
@@ -100,7 +102,9 @@ def typestore_for(type_name: str):
 def _register(store, type_name: str) -> None:
     if type_name in store.fielddefs:
         return
-    types = get_types_from_msg(Path(get_interface_path(type_name)).read_text(), type_name)
+    package, _, name = type_name.partition("/msg/")
+    definition = Path(get_package_share_directory(package)) / "msg" / f"{name}.msg"
+    types = get_types_from_msg(definition.read_text(), type_name)
     for _, fields in types.values():
         for _, (kind, of) in fields:
             while kind in (3, 4):  # arrays and sequences: look at what they hold
@@ -134,7 +138,9 @@ def read_info(folder: Path) -> EpisodeInfo:
     try:
         return EpisodeInfo(**json.loads((folder / EPISODE_FILE).read_text()))
     except (OSError, ValueError, TypeError) as e:
-        raise BagError(f"{folder / EPISODE_FILE}: cannot be read ({e}); it is written by the recorder") from None
+        raise BagError(
+            f"{folder / EPISODE_FILE}: cannot be read ({e}); it is written by the recorder"
+        ) from None
 
 
 def read_steps(folder: Path) -> Iterator[Step]:
@@ -147,7 +153,9 @@ def read_steps(folder: Path) -> Iterator[Step]:
     joiner = Joiner()
     try:
         with Reader(folder) as reader:
-            chosen = {c.id: kinds[c.topic.split("/")[-1]] for c in reader.connections if _is_step_topic(c, kinds)}
+            chosen = {
+                c.id: kinds[c.topic.split("/")[-1]] for c in reader.connections if _is_step_topic(c, kinds)
+            }
             missing = set(kinds.values()) - set(chosen.values())
             if missing:
                 names = ", ".join(sorted(n for n, k in kinds.items() if k in missing))
@@ -163,5 +171,3 @@ def read_steps(folder: Path) -> Iterator[Step]:
 
 def _is_step_topic(connection: Connection, kinds: dict[str, type]) -> bool:
     return connection.topic.split("/")[-1] in kinds and connection.msgtype.startswith("hilrl_msgs/")
-
-

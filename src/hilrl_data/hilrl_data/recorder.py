@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hilrl_data.bags import EpisodeInfo, EpisodeWriter
 from hilrl_msgs.msg import Action, Episode, Observation, Recording, Reward
+
+from hilrl_data.bags import EpisodeInfo, EpisodeWriter
 from hilrl_ros.contract import Contract, Task
 from hilrl_ros.messages import nanoseconds
 

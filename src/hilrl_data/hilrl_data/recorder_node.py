@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hilrl_msgs.msg import Action, Episode, Observation, OperatorEvent, Recording, Reward
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
-from rosidl_runtime_py.utilities import get_message
 from sensor_msgs.msg import Image
 
 from hilrl_data.recorder import EpisodeRecorder, Message
 from hilrl_data.video import VideoWriter
-from hilrl_msgs.msg import Action, Episode, Observation, OperatorEvent, Recording, Reward
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_rgb
-from hilrl_ros.messages import nanoseconds
+from hilrl_ros.messages import message_class, nanoseconds
 from hilrl_ros.node import declare, param, run
 
 _PHASES = {
@@ -48,7 +47,7 @@ class RecorderNode(Node):
         self.run_folder: Path | None = None
         self.publisher = self.create_publisher(Recording, "recording", qos.STEP)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
-        types = {entry.topic: get_message(entry.type) for entry in self.contract.state}
+        types = {entry.topic: message_class(entry.type) for entry in self.contract.state}
         types |= {camera.topic: Image for camera in self.contract.cameras.values()}
         self.raw_types = types | _STEP_TOPICS
         self.raw_subscriptions: list = []

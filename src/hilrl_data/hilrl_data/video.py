@@ -27,7 +27,9 @@ class VideoWriter:
         height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2
         if self.container is None:
             self.container = av.open(str(self.path), "w")
-            self.stream = self.container.add_stream("libx264", rate=self.rate, options={"preset": "fast", "crf": "20"})
+            self.stream = self.container.add_stream(
+                "libx264", rate=self.rate, options={"preset": "fast", "crf": "20"}
+            )
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:height, :width]), format="rgb24")
         self.container.mux(self.stream.encode(frame))

@@ -7,15 +7,16 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 import torch
+from hilrl_msgs.msg import Action, Transition
 
 from hilrl_agents.checkpoint import load_checkpoint, pack_policy, save_checkpoint
 from hilrl_agents.registry import make_agent
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.spec import PolicySpec
 from hilrl_data.bags import BagError, episode_folders, read_info, read_steps
-from hilrl_msgs.msg import Action, Transition
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import Step, observation_arrays
 from hilrl_ros.settings import AgentSettings
@@ -91,7 +92,9 @@ class Learner:
                 )
             steps = list(read_steps(path))
             if len(steps) != info.steps:
-                raise BagError(f"{path}: {len(steps)} of {info.steps} steps are whole; the bag lacks messages")
+                raise BagError(
+                    f"{path}: {len(steps)} of {info.steps} steps are whole; the bag lacks messages"
+                )
             episodes.append(steps)
         seq = -sum(len(steps) for steps in episodes)
         total = -seq
@@ -117,7 +120,9 @@ class Learner:
         for _ in range(self.settings.pretrain_updates):
             if stop.is_set():
                 return metrics
-            batch = self.offline.sample(self.agent.batch_size, self.rng, self.agent.spec.horizon, self.agent.n_step)
+            batch = self.offline.sample(
+                self.agent.batch_size, self.rng, self.agent.spec.horizon, self.agent.n_step
+            )
             metrics = self.agent.pretrain(batch)
         self.pretrained = True
         return metrics
@@ -176,7 +181,12 @@ class Learner:
         """Do one update."""
         with self.lock:
             batch = sample_mixed(
-                self.online, self.offline, self.agent.batch_size, self.rng, self.agent.spec.horizon, self.agent.n_step
+                self.online,
+                self.offline,
+                self.agent.batch_size,
+                self.rng,
+                self.agent.spec.horizon,
+                self.agent.n_step,
             )
         self.metrics = self.agent.update(batch)
         self.recent.append(time.monotonic())

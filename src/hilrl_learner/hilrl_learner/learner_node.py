@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
 from rclpy.node import Node
 
 from hilrl_learner.learner import Learner, LearnerSettings
-from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_bytes_field
@@ -47,7 +47,9 @@ class LearnerParams:
     policy_parameters_push_frequency: float = param(
         2.0, "Robot time between publications of the weights", unit="s", bounds=(0.1, 600.0)
     )
-    threads: int = param(1, "Threads of torch; one where control and learning share few cores", bounds=(1, 256))
+    threads: int = param(
+        1, "Threads of torch; one where control and learning share few cores", bounds=(1, 256)
+    )
 
 
 class LearnerNode(Node):
@@ -189,11 +191,18 @@ class LearnerNode(Node):
         metrics = learner.metrics
         self.status.publish(
             LearnerStatus(
-                instance=self.instance, state=self.state, phase=self.entered, last_seq=learner.last_seq,
-                learnt_seq=learner.learnt_seq, stored=learner.online.stored, updates=learner.agent.updates,
-                policy_version=learner.version, updates_per_s=learner.updates_per_s,
-                metric_names=list(metrics), metric_values=floats(metrics.values()),
-            )  # fmt: skip
+                instance=self.instance,
+                state=self.state,
+                phase=self.entered,
+                last_seq=learner.last_seq,
+                learnt_seq=learner.learnt_seq,
+                stored=learner.online.stored,
+                updates=learner.agent.updates,
+                policy_version=learner.version,
+                updates_per_s=learner.updates_per_s,
+                metric_names=list(metrics),
+                metric_values=floats(metrics.values()),
+            )
         )
 
     def close(self) -> None:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from hilrl_msgs.msg import Action, Observation, OperatorEvent, Reward
 from rclpy.node import Node
 
-from hilrl_msgs.msg import Action, Observation, OperatorEvent, Reward
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract

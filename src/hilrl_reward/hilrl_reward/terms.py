@@ -122,7 +122,9 @@ def _norm(state: dict[str, float], names: list[str]) -> float:
     return math.sqrt(sum(state[name] ** 2 for name in names))
 
 
-def make_term(where: str, settings: dict[str, Any], known: dict[str, type], state_names: tuple[str, ...]) -> Any:
+def make_term(
+    where: str, settings: dict[str, Any], known: dict[str, type], state_names: tuple[str, ...]
+) -> Any:
     """Make a term from its YAML settings (`term` and its own keys).
 
     Raises:
@@ -145,7 +147,9 @@ def make_term(where: str, settings: dict[str, Any], known: dict[str, type], stat
     for key in ("state", "states"):
         for name in [given[key]] if isinstance(given.get(key), str) else given.get(key, []):
             if name not in state_names:
-                raise ContractError(f"{where}.{key}: '{name}' is no state entry; there are {', '.join(state_names)}")
+                raise ContractError(
+                    f"{where}.{key}: '{name}' is no state entry; there are {', '.join(state_names)}"
+                )
     return kind(**given)
 
 
@@ -168,7 +172,9 @@ class RewardFunction:
             rest = {k: v for k, v in settings.items() if k != "weight"}
             self.terms[name] = (float(weight), make_term(where, rest, TERMS, state_names))
 
-    def __call__(self, before: np.ndarray, action: np.ndarray, after: np.ndarray) -> tuple[dict[str, float], bool]:
+    def __call__(
+        self, before: np.ndarray, action: np.ndarray, after: np.ndarray
+    ) -> tuple[dict[str, float], bool]:
         """Judge one step.
 
         Args:
@@ -186,4 +192,6 @@ class RewardFunction:
             success=False,
         )
         situation.success = self.condition(situation) > 0
-        return {name: weight * term(situation) for name, (weight, term) in self.terms.items()}, situation.success
+        return {
+            name: weight * term(situation) for name, (weight, term) in self.terms.items()
+        }, situation.success

@@ -1,1 +1,1 @@
-"""What every hilrl node shares: contract, parameters, QoS, spinning, messages to numpy, images."""
+"""What every node shares: robot contract, kinematics, parameters, message conversions."""

@@ -305,7 +305,9 @@ def _state(where: str, entries: Any) -> list[StateEntry]:
     for i, e in enumerate(entries):
         check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus", "type"))
         entry = {k: str(v) for k, v in e.items()}
-        kind = entry.get("type") or next((t for f, t in _TYPE_OF_FIELD.items() if entry["field"].startswith(f)), "")
+        kind = entry.get("type") or next(
+            (t for f, t in _TYPE_OF_FIELD.items() if entry["field"].startswith(f)), ""
+        )
         if not kind:
             raise ContractError(
                 f"{where}[{i}].field: '{entry['field']}' does not tell the message type; add 'type: package/msg/Name'"

@@ -22,7 +22,9 @@ def to_rgb(msg: Image) -> np.ndarray:
         ValueError: The encoding is not an 8-bit colour or grey one, or the data is too short.
     """
     if msg.encoding not in _CHANNELS:
-        raise ValueError(f"image encoding '{msg.encoding}' is not supported; use one of {', '.join(_CHANNELS)}")
+        raise ValueError(
+            f"image encoding '{msg.encoding}' is not supported; use one of {', '.join(_CHANNELS)}"
+        )
     if len(msg.data) < msg.step * msg.height:
         raise ValueError(
             f"image of {msg.width}x{msg.height} {msg.encoding} has {len(msg.data)} bytes, "
@@ -65,11 +67,15 @@ def to_bytes_field(data: np.ndarray | bytes) -> array.array:
     return out
 
 
-def crop_and_resize(rgb: np.ndarray, crop: tuple[int, int, int, int] | None, size: tuple[int, int]) -> np.ndarray:
-    """Cut out `crop` (x, y, width, height) and resize to `size` (height, width) by area averaging.
+def crop_and_resize(
+    rgb: np.ndarray, crop: tuple[int, int, int, int] | None, size: tuple[int, int]
+) -> np.ndarray:
+    """Cut out a part of an image and resize it by area averaging.
 
     Args:
         rgb: uint8 [height, width, 3].
+        crop: x, y, width, height in pixels; None for all of it.
+        size: Height and width of the result in pixels.
 
     Raises:
         ValueError: The crop does not lie in the image.
@@ -77,10 +83,14 @@ def crop_and_resize(rgb: np.ndarray, crop: tuple[int, int, int, int] | None, siz
     if crop is not None:
         x, y, w, h = crop
         if x + w > rgb.shape[1] or y + h > rgb.shape[0]:
-            raise ValueError(f"crop [{x}, {y}, {w}, {h}] does not lie in an image of {rgb.shape[1]}x{rgb.shape[0]}")
+            raise ValueError(
+                f"crop [{x}, {y}, {w}, {h}] does not lie in an image of {rgb.shape[1]}x{rgb.shape[0]}"
+            )
         rgb = rgb[y : y + h, x : x + w]
     if rgb.shape[:2] == tuple(size):
         return rgb
     from PIL import Image as Pillow
 
-    return np.asarray(Pillow.fromarray(np.ascontiguousarray(rgb)).resize((size[1], size[0]), Pillow.Resampling.BOX))
+    return np.asarray(
+        Pillow.fromarray(np.ascontiguousarray(rgb)).resize((size[1], size[0]), Pillow.Resampling.BOX)
+    )

@@ -224,7 +224,7 @@ class Kinematics:
         target_pos: np.ndarray,
         target_R: np.ndarray,
         iterations: int = 3,
-        damping: float = 0.01,
+        damping: float = 0.005,
         rotation_weight: float = 0.01,
     ) -> np.ndarray:
         """Move the arm joints towards a nearby tip pose by damped least squares.

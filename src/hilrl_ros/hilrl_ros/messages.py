@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-
 from hilrl_msgs.msg import Action, Observation, Reward
+
 from hilrl_ros.contract import Contract
 from hilrl_ros.images import to_rgb
 
@@ -31,6 +32,19 @@ def nanoseconds(stamp: Time) -> int:
 def to_time(ns: int) -> Time:
     """Return nanoseconds as a time stamp."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def message_class(type_name: str) -> type:
+    """Return the class of a message type named as `package/msg/Name`.
+
+    Raises:
+        ValueError: There is no such type in this installation.
+    """
+    package, _, name = type_name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"message type '{type_name}' is not installed; expected package/msg/Name") from None
 
 
 def floats(values) -> array.array:
@@ -100,7 +114,9 @@ def observation_arrays(msg: Observation, contract: Contract) -> dict[str, Any]:
             f"{len(contract.state)}"
         )
     if len(msg.images) != len(contract.cameras):
-        raise ValueError(f"observation has {len(msg.images)} images, the contract names {list(contract.cameras)}")
+        raise ValueError(
+            f"observation has {len(msg.images)} images, the contract names {list(contract.cameras)}"
+        )
     images = {name: to_rgb(image) for name, image in zip(contract.cameras, msg.images, strict=True)}
     return {"state": np.array(msg.state, np.float32), "images": images}
 
@@ -147,7 +163,11 @@ class Joiner:
                 yield step
 
     def _complete(self, key: tuple[int, int]) -> Step | None:
-        observation, executed, reward = self.observations.get(key), self.executed.get(key), self.rewards.get(key)
+        observation, executed, reward = (
+            self.observations.get(key),
+            self.executed.get(key),
+            self.rewards.get(key),
+        )
         if observation is None or executed is None or reward is None:
             return None
         final = None

@@ -21,7 +21,9 @@ class UserError(Exception):
     """Something the user can put right; the message is one sentence and ends the node without a traceback."""
 
 
-def param(default: Any, description: str, *, unit: str = "", bounds: tuple | None = None, choices: tuple = ()) -> Any:
+def param(
+    default: Any, description: str, *, unit: str = "", bounds: tuple | None = None, choices: tuple = ()
+) -> Any:
     """Describe one parameter in a parameters dataclass.
 
     Args:
@@ -50,13 +52,17 @@ def declare(node: Node, params: type[P]) -> P:
         unit = f" [{meta['unit']}]" if meta["unit"] else ""
         descriptor = ParameterDescriptor(
             description=meta["description"] + unit,
-            additional_constraints=f"one of {', '.join(map(str, meta['choices']))}" if meta["choices"] else "",
+            additional_constraints=f"one of {', '.join(map(str, meta['choices']))}"
+            if meta["choices"]
+            else "",
             read_only=True,
         )
         if meta["bounds"]:
             low, high = meta["bounds"]
             if isinstance(default, float):
-                descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(low), to_value=float(high))
+                ]
             else:
                 descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
         try:

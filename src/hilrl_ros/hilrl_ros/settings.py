@@ -37,8 +37,12 @@ def load_agent_settings(name: str) -> AgentSettings:
     path = find_config("agents", name)
     raw = yaml.safe_load(path.read_text())
     if not isinstance(raw, dict) or not isinstance(raw.get("algorithm"), str):
-        raise ContractError(f"{path.name}: key 'algorithm' is missing; it names the algorithm, as in 'algorithm: sac'")
+        raise ContractError(
+            f"{path.name}: key 'algorithm' is missing; it names the algorithm, as in 'algorithm: sac'"
+        )
     chunk = raw.get("chunk_size", 1)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or not 1 <= chunk <= 1000:
         raise ContractError(f"{path.name}.chunk_size: is {chunk!r}, expected a whole number from 1 to 1000")
-    return AgentSettings(raw["algorithm"], chunk, {k: v for k, v in raw.items() if k not in ("algorithm", "chunk_size")})
+    return AgentSettings(
+        raw["algorithm"], chunk, {k: v for k, v in raw.items() if k not in ("algorithm", "chunk_size")}
+    )

@@ -88,8 +88,8 @@ class Expert:
 
     def reset(self) -> None:
         """Start an episode: draw this attempt's pace and aim."""
-        self.pace = 1.0 - self.variation * self.rng.uniform(0.0, 0.4)
-        self.aim = self.variation * self.rng.normal(0.0, 0.002, 3)
+        self.pace = 1.0 - self.variation * self.rng.uniform(0.2, 0.6)
+        self.aim = self.variation * self.rng.uniform(-0.0025, 0.0025, 3)  # m, within what a grasp forgives
         self._tremor = np.zeros(3)
 
     def tip(self, state: dict[str, float]) -> np.ndarray:
@@ -138,11 +138,11 @@ class PickExpert(Expert):
 
     def __init__(self, contract: Contract, task: Task, rng: np.random.Generator, variation: float = 1.0):
         """Also needs `gripper` in the action and `sim.grasp` of the robot; see `Expert`."""
+        super().__init__(contract, task, rng, variation)
         if "gripper" not in contract.action.names or "grasp" not in contract.sim:
             raise ContractError(
                 f"expert {task.expert}: needs 'gripper' in the action and sim.grasp in the robot file"
             )
-        super().__init__(contract, task, rng, variation)
         grasp = contract.sim["grasp"]
         self._open, self._closed = float(grasp["open"]), float(grasp["closed"])
         # The controller holds the home orientation, so the jaws' middle is at a fixed offset from the tip.
@@ -173,11 +173,12 @@ class PickExpert(Expert):
         opening = (value(state, self._gripper) - self._closed) / (self._open - self._closed)
         along = float(way @ self._across)  # + towards the moving jaw
         aside = float(np.hypot(*(way - along * self._across)[:2]))
-        # Closing jaws push the object against the fixed one, so further that way still counts as between.
+        # Jaws that have begun to close shift and turn the object: no reason to let go again.
+        slack = 1.0 if opening > 0.9 else 2.0
         around = (
             -self._half_gap < along < self._half_gap - 0.3 * self._width
-            and aside < 0.35 * self._width
-            and abs(way[2]) < 0.35 * self._width
+            and aside < slack * 0.2 * self._width
+            and abs(way[2]) < slack * 0.16 * self._width
         )
         return way, around, opening
 
@@ -203,7 +204,7 @@ class PickExpert(Expert):
         """Come from above: over the object first, down a funnel, with the jaws open before the way down."""
         beside = float(np.hypot(*way[:2]))
         clearance = self.object.height * 2.0 + 0.01  # of the jaws' tips over the object's top
-        above = np.clip(3.0 * (beside - 0.25 * self._width), 0.0, clearance)
+        above = np.clip(3.0 * (beside - 0.2 * self._width), 0.0, clearance)
         if opening < 0.85:
             above = clearance
         motion = way + np.array([0.0, 0.0, above])
@@ -255,7 +256,7 @@ class Operator:
 
     patience = 8
     gain = 0.7
-    setback = 4.0
+    setback = 5.0
     turn = 10
 
     def __init__(

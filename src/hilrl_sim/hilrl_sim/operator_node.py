@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from hilrl_msgs.msg import Episode, Observation
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
-from hilrl_msgs.msg import Episode, Observation
 from hilrl_ros import qos
 from hilrl_ros.contract import EE_AXES, find_config, load_contract
 from hilrl_ros.messages import floats
@@ -33,7 +33,9 @@ class OperatorNode(Node):
         params = declare(self, OperatorParams)
         self.contract, self.task = load_contract(params.robot, params.task)
         if not self.task.expert:
-            raise UserError(f"task '{self.task.name}' names no expert: run it with operator:=none and a gamepad")
+            raise UserError(
+                f"task '{self.task.name}' names no expert: run it with operator:=none and a gamepad"
+            )
         self.mapping = JoyMapping.load(find_config("gamepads", params.mapping))
         self.seed = params.seed
         self.episode: Episode | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes.util
 import importlib
 import os
+import weakref
 
 import mujoco
 import numpy as np
@@ -21,7 +22,7 @@ class RenderingError(RuntimeError):
     """No picture can be rendered; the message says what to install."""
 
 
-def _gl_context(width: int, height: int):  # noqa: ANN202, mujoco's context classes share no base
+def _gl_context(width: int, height: int):
     """Return a current OpenGL context on the platform of MUJOCO_GL, or on the first that is installed.
 
     Raises:
@@ -67,6 +68,8 @@ class Renderer:
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
         self._option.geomgroup[[0, 1, 2]] = 1
+        # At interpreter exit the OpenGL modules go before __del__ runs; finalize comes in time.
+        self._finalizer = weakref.finalize(self, _free, self._context, self._gl)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
@@ -93,5 +96,9 @@ class Renderer:
 
     def close(self) -> None:
         """Free the context."""
-        self._context.free()
-        self._gl.free()
+        self._finalizer()
+
+
+def _free(context: mujoco.MjrContext, gl) -> None:
+    context.free()
+    gl.free()

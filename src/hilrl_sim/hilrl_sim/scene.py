@@ -7,6 +7,7 @@ file under `sim` (see `SIM_KEYS`), what lies on the table in the task file under
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ SHAPES = {  # edge lengths; radius; radius and height
 }
 CELL = 0.0025  # m, visual meshes lose detail smaller than this
 HULL_VERTICES = 48  # per convex piece, plenty for contact and cheap
-VISUAL, COLLISION = 2, 3  # geom groups
+URDF_VISUAL = 1  # the group that MuJoCo's URDF reader gives to visuals
+VISUAL, COLLISION = 2, 3  # geom groups of the scene
 # Collision bits (contype, conaffinity): the arm meets objects and the table but not itself, whose
 # neighbouring hulls overlap; objects meet everything.
 ARM_BITS, OBJECT_BITS, TABLE_BITS, NO_BITS = (1, 0), (2, 3), (0, 3), (0, 0)
@@ -130,42 +132,27 @@ def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
                 f"{contract.robot}.sim.split: no mesh '{name}'; the URDF has: {', '.join(shapes)}"
             )
         check_keys(f"{contract.robot}.sim.split.{name}", split[name], ("axis", "pieces"))
-    used: dict[str, list[str]] = {}
-    visuals = {g.parent.name for g in spec.geoms if g.group == 1}
+    pictured = {geom.parent.name for geom in spec.geoms if geom.group == URDF_VISUAL}
+    parts: dict[tuple[str, bool], list[str]] = {}  # (mesh, visual) → meshes that stand in for it
     for geom in list(spec.geoms):
-        visual = geom.group == 1
-        if geom.type != mujoco.mjtGeom.mjGEOM_MESH:
-            _configure(geom, visual, contract)
-            continue
-        if visual:
-            _use_mesh(spec, used, geom, f"{geom.meshname}_visual", [decimate(*shapes[geom.meshname], CELL)])
-            _configure(geom, True, contract)
-            continue
-        body, mesh, pos, quat, rgba = (
-            geom.parent,
-            geom.meshname,
-            geom.pos.copy(),
-            geom.quat.copy(),
-            geom.rgba.copy(),
-        )
-        if body.name not in visuals:  # a link without visuals shows its collision shape
-            shown = body.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba, meshname=mesh
-            )
-            _use_mesh(spec, used, shown, f"{mesh}_visual", [decimate(*shapes[mesh], CELL)])
-            _configure(shown, True, contract)
-        cuts = split.get(mesh)
-        pieces = _slabs(*shapes[mesh], cuts["axis"], cuts["pieces"]) if cuts else [(shapes[mesh][0], None)]
-        first = True
-        for i, piece in enumerate(pieces):
-            part = (
-                geom
-                if first
-                else body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, pos=pos, quat=quat, rgba=rgba)
-            )
-            first = False
-            _use_mesh(spec, used, part, f"{mesh}_hull{i}", [piece])
-            _configure(part, False, contract)
+        roles = [geom.group == URDF_VISUAL]
+        if geom.parent.name not in pictured:
+            roles = [True, False]  # a link without visuals shows its collision shape
+        for visual in roles:
+            if geom.type != mujoco.mjtGeom.mjGEOM_MESH:
+                copies = [geom.parent.add_geom(type=geom.type, size=geom.size)]
+            else:
+                key = (geom.meshname, visual)
+                if key not in parts:
+                    parts[key] = _add_meshes(spec, geom.meshname, visual, *shapes[geom.meshname], split)
+                copies = [
+                    geom.parent.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name)
+                    for name in parts[key]
+                ]
+            for copy in copies:
+                copy.pos, copy.quat, copy.rgba = geom.pos, geom.quat, geom.rgba
+                _configure(copy, visual, contract)
+        spec.delete(geom)
     for mesh in list(spec.meshes):
         if mesh.name in shapes:
             spec.delete(mesh)
@@ -181,19 +168,29 @@ def _configure(geom: Any, visual: bool, contract: Contract) -> None:
         geom.friction = [float(contract.sim["friction"]), 0.01, 0.0001]
 
 
-def _use_mesh(spec: mujoco.MjSpec, used: dict, geom: Any, name: str, shape: list) -> None:
-    """Let the geom show the mesh `name`, added to the spec on first use."""
-    if name not in used:
-        used[name] = []
-        ((vertices, faces),) = shape
-        mesh = spec.add_mesh(name=name, uservert=vertices.ravel().astype(np.float32))
-        if faces is not None:
-            mesh.userface = faces.ravel().astype(np.int32)
-            mesh.smoothnormal = False
-            mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # decimation may leave holes
-        else:
-            mesh.maxhullvert = HULL_VERTICES
-    geom.meshname = name
+def _add_meshes(
+    spec: mujoco.MjSpec,
+    name: str,
+    visual: bool,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    split: dict[str, Any],
+) -> list[str]:
+    """Add what stands in for a mesh, one decimated mesh or some hulls, to the spec; return the names."""
+    if visual:
+        vertices, faces = decimate(vertices, faces, CELL)
+        mesh = spec.add_mesh(name=f"{name}_visual", uservert=vertices.ravel(), userface=faces.ravel())
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # decimation may leave holes
+        return [mesh.name]
+    hulls = [vertices]
+    if name in split:
+        hulls = _slabs(vertices, faces, split[name]["axis"], split[name]["pieces"])
+    names = []
+    for i, points in enumerate(hulls):
+        mesh = spec.add_mesh(name=f"{name}_hull{i}", uservert=_extremes(points).ravel())
+        mesh.maxhullvert = HULL_VERTICES
+        names.append(mesh.name)
+    return names
 
 
 def _load_meshes(spec: mujoco.MjSpec) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -225,8 +222,9 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, cell: float) -> tuple[np.n
     Returns:
         Fewer vertices and faces of nearly the same shape.
     """
-    _, index = np.unique(np.round(vertices / cell).astype(np.int64), axis=0, return_inverse=True)
-    index = index.ravel()
+    grid = np.round(vertices / cell).astype(np.int64)
+    grid -= grid.min(axis=0)
+    _, index = np.unique(np.ravel_multi_index(grid.T, grid.max(axis=0) + 1), return_inverse=True)
     count = np.bincount(index)
     merged = np.stack([np.bincount(index, vertices[:, k]) / count for k in range(3)], axis=1)
     faces = index[faces]
@@ -235,26 +233,36 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, cell: float) -> tuple[np.n
     return merged, faces[kept][np.sort(first)]
 
 
-def _slabs(vertices: np.ndarray, faces: np.ndarray, axis: str, pieces: int) -> list[tuple[np.ndarray, None]]:
-    """Cut a mesh into slabs of equal thickness along an axis; return the points of each, for its hull."""
+def _slabs(vertices: np.ndarray, faces: np.ndarray, axis: str, pieces: int) -> list[np.ndarray]:
+    """Cut a mesh into slabs of equal thickness along an axis; return the points [P, 3] that span each."""
     k = "xyz".index(axis)
     bounds = np.linspace(vertices[:, k].min(), vertices[:, k].max(), pieces + 1)
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.unique(np.sort(edges, axis=1), axis=0)
-    a, b = vertices[edges[:, 0]], vertices[edges[:, 1]]
+    a, b = vertices[faces].transpose(1, 0, 2)[[[0, 1, 2], [1, 2, 0]]].reshape(2, -1, 3)
     points = [vertices]
-    for cut in bounds[1:-1]:
+    for cut in bounds[1:-1]:  # where edges pierce the cuts
         crossing = (a[:, k] - cut) * (b[:, k] - cut) < 0
         share = (cut - a[crossing, k]) / (b[crossing, k] - a[crossing, k])
         points.append(a[crossing] + share[:, None] * (b[crossing] - a[crossing]))
     everything = np.concatenate(points)
     slack = 1e-9
     slabs = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in itertools.pairwise(bounds):
         inside = everything[(everything[:, k] >= low - slack) & (everything[:, k] <= high + slack)]
         if len(inside) >= 4:
-            slabs.append((inside, None))
+            slabs.append(inside)
     return slabs
+
+
+def _extremes(points: np.ndarray, directions: int = 256) -> np.ndarray:
+    """Return the few of the points [P, 3] that lie farthest in any of evenly spread directions.
+
+    They span nearly the same convex hull, and MuJoCo need not carry thousands of inner points along.
+    """
+    i = np.arange(directions) + 0.5  # Fibonacci sphere
+    z, turn = 1 - 2 * i / directions, np.pi * (1 + 5**0.5) * i
+    r = np.sqrt(1 - z**2)
+    towards = np.stack([r * np.cos(turn), r * np.sin(turn), z], axis=1)
+    return points[np.unique((towards @ points.T).argmax(axis=1))]
 
 
 def _add_servos(spec: mujoco.MjSpec, contract: Contract) -> None:
@@ -269,10 +277,11 @@ def _add_servos(spec: mujoco.MjSpec, contract: Contract) -> None:
     for name in contract.joints:
         own = servos | servos.get("overrides", {}).get(name, {})
         joint = spec.joint(name)
-        # Newer MuJoCo releases hold these as arrays, older ones as numbers.
-        for key in ("damping", "frictionloss", "armature"):
-            value = getattr(joint, key)
-            setattr(joint, key, np.full_like(value, own[key]) if isinstance(value, np.ndarray) else own[key])
+        joint.frictionloss, joint.armature = float(own["frictionloss"]), float(own["armature"])
+        if isinstance(joint.damping, np.ndarray):  # newer MuJoCo: coefficients of a polynomial in the speed
+            joint.damping = [float(own["damping"])] + [0.0] * (len(joint.damping) - 1)
+        else:
+            joint.damping = float(own["damping"])
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=float(own["kp"]), kv=float(own["kv"]))
         actuator.forcelimited = True
@@ -300,7 +309,8 @@ def _add_table(spec: mujoco.MjSpec, base_pos: np.ndarray) -> None:
     spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
     for pos, strength in (([0.6, -0.6, 1.2], 0.45), ([0.2, 0.7, 1.0], 0.2)):
         spec.worldbody.add_light(
-            pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3, castshadow=False,
+            pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3,
+            castshadow=False,
         )  # fmt: skip
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
+from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from hilrl_msgs.srv import Reset
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import from_rgb
@@ -31,10 +31,15 @@ class SimulatorParams:
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
     lockstep: bool = param(
-        True, "Advance one control period when the command for the present state arrives; else run in real time"
+        True,
+        "Advance one control period when the command for the present state arrives; else run in real time",
     )
-    joint_state_rate: float = param(100.0, "Joint states per second in real time", unit="Hz", bounds=(10.0, 500.0))
-    cameras: list = param(["front", "wrist"], "Cameras that are published, rendered while somebody subscribes")
+    joint_state_rate: float = param(
+        100.0, "Joint states per second in real time", unit="Hz", bounds=(10.0, 500.0)
+    )
+    cameras: list = param(
+        ["front", "wrist"], "Cameras that are published, rendered while somebody subscribes"
+    )
     camera_rate: float = param(30.0, "Images per second in real time", unit="Hz", bounds=(1.0, 60.0))
     image_width: int = param(640, "Width of published images", unit="px", bounds=(16, 1920))
     image_height: int = param(480, "Height of published images", unit="px", bounds=(16, 1080))
@@ -57,7 +62,9 @@ class SimulatorNode(Node):
         known = self.simulation.cameras
         for name in self.params.cameras:
             if name not in known:
-                raise UserError(f"parameter 'cameras': '{name}' is not in the scene; there are {', '.join(known)}")
+                raise UserError(
+                    f"parameter 'cameras': '{name}' is not in the scene; there are {', '.join(known)}"
+                )
         self.now_ns = 0
         self.period_ns = round(1e9 / self.contract.control_rate)
         self.target = self.simulation.joint_position

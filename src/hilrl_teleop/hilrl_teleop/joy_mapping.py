@@ -75,7 +75,9 @@ class JoyMapping:
         motion = np.zeros(len(EE_AXES))
         for name, (axis, sign) in self.axes.items():
             motion[EE_AXES.index(name)] = sign * self._outside_deadzone(axes[axis])
-        motion[-1] = self._outside_deadzone(axes[self.gripper_open]) - self._outside_deadzone(axes[self.gripper_close])
+        motion[-1] = self._outside_deadzone(axes[self.gripper_open]) - self._outside_deadzone(
+            axes[self.gripper_close]
+        )
         return bool(buttons[self.deadman]), np.clip(motion, -1.0, 1.0)
 
     def write(self, deadman: bool, motion: np.ndarray, event: str = "") -> tuple[list[float], list[int]]:
@@ -94,7 +96,11 @@ class JoyMapping:
 
     def pressed(self, before, buttons) -> list[str]:
         """Return the events whose button is down now and was not before."""
-        return [e for e, b in self.events.items() if b < len(buttons) and buttons[b] and not (before and before[b])]
+        return [
+            e
+            for e, b in self.events.items()
+            if b < len(buttons) and buttons[b] and not (before and before[b])
+        ]
 
     def _outside_deadzone(self, value: float) -> float:
         rest = max(abs(value) - self.deadzone, 0.0) / (1.0 - self.deadzone)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from hilrl_msgs.msg import Action, OperatorEvent
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
-from hilrl_msgs.msg import Action, OperatorEvent
 from hilrl_ros import qos
 from hilrl_ros.contract import find_config
 from hilrl_ros.messages import floats

@@ -30,20 +30,54 @@ def run(arguments: argparse.Namespace) -> int:
     """Launch, or show what would be launched."""
     environment.enter()
     from hilrl_cli import launch_file
-    from hilrl_cli.supervisor import Supervisor
 
     path = launch_file.find(arguments.file)
     if arguments.show_args:
         show_arguments(path)
         return 0
-    values = parse_arguments(arguments.arguments)
     if arguments.print_commands:
+        values = parse_arguments(arguments.arguments)
         with tempfile.TemporaryDirectory(prefix="hilrl_") as folder:
             for process in launch_file.load(path, values, folder):
                 print_process(process)
         return 0
-    log_folder = arguments.log_folder or default_log_folder()
-    return Supervisor(launch_file.load(path, values, log_folder / "parameters"), log_folder).run()
+    return start(arguments.file, arguments.arguments, arguments.log_folder)
+
+
+def start(file: str, words: list[str], log_folder: Path | None = None) -> int:
+    """Launch a file with `name:=value` words; on a terminal, a run shows its live view.
+
+    Args:
+        file: Name of a launch file of package hilrl, or a path.
+        words: Arguments.
+        log_folder: Where output is kept; by default in the run's folder, or where ROS 2 keeps its logs.
+    """
+    environment.enter()
+    from hilrl_cli import launch_file
+    from hilrl_cli.supervisor import Supervisor
+
+    path = launch_file.find(file)
+    values = parse_arguments(words)
+    view = None
+    declared = launch_file.declared_arguments(path)
+    if {"run", "runs_dir"} <= set(declared):
+        values["runs_dir"] = os.path.abspath(values.get("runs_dir", declared["runs_dir"].default))
+        values.setdefault("run", run_name({n: a.default for n, a in declared.items()} | values))
+        folder = Path(values["runs_dir"], values["run"])
+        log_folder = log_folder or folder / "log"
+        if sys.stdout.isatty():
+            from hilrl_cli.view import RunView
+
+            view = RunView(folder)
+    log_folder = log_folder or default_log_folder()
+    processes = launch_file.load(path, values, log_folder / "parameters")
+    return Supervisor(processes, log_folder, view).run()
+
+
+def run_name(values: dict[str, str]) -> str:
+    """Name of a new run's folder: date, task, agent and seed."""
+    parts = [Path(values[name]).stem for name in ("task", "agent") if values.get(name)]
+    return "_".join([time.strftime("%Y%m%d-%H%M%S"), *parts, f"s{values.get('seed', 0)}"])
 
 
 def parse_arguments(arguments: list[str]) -> dict[str, str]:

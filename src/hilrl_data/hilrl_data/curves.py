@@ -1,0 +1,131 @@
+"""Learning curves of runs: success, intervention and return against robot steps, as one picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class RunError(ValueError):
+    """A folder that is not a run, or has nothing to show; the message names it and says what is missing."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training episodes of a run, oldest first.
+
+    Attributes:
+        name: The run's folder.
+        steps: Robot steps when each episode ended [N].
+        success: 1 where an episode succeeded without any intervention [N].
+        person: Share of each episode's steps that a person acted [N].
+        returns: Sum of each episode's rewards [N].
+        bc_rate: Success of the imitation policy before training, or None.
+    """
+
+    name: str
+    steps: np.ndarray
+    success: np.ndarray
+    person: np.ndarray
+    returns: np.ndarray
+    bc_rate: float | None
+
+
+def read_curve(folder: Path) -> Curve:
+    """Read the training curve of a run.
+
+    Raises:
+        RunError: It is no run, or it has no training episodes.
+    """
+    path = folder / "episodes.csv"
+    if not path.is_file():
+        raise RunError(f"{folder}: is no run: it has no episodes.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    train = [r for r in rows if r["phase"] == "train"]
+    baseline = [r["success"] == "True" for r in rows if r["phase"] == "baseline"]
+    if not train:
+        raise RunError(f"{folder}: has no training episodes yet")
+    return Curve(
+        name=folder.name,
+        steps=np.array([int(r["robot_steps"]) for r in train]),
+        success=np.array([float(r["success"] == "True" and r["autonomous"] == "True") for r in train]),
+        person=np.array([int(r["person_steps"]) / max(1, int(r["steps"])) for r in train]),
+        returns=np.array([float(r["episode_return"]) for r in train]),
+        bc_rate=float(np.mean(baseline)) if baseline else None,
+    )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary of a finished run, or its present status.
+
+    Raises:
+        RunError: It is no run, or its files are damaged.
+    """
+    for name in ("summary.json", "status.json"):
+        path = folder / name
+        if path.is_file():
+            try:
+                return json.loads(path.read_text())
+            except ValueError as e:
+                raise RunError(f"{path}: is damaged ({e})") from None
+    raise RunError(f"{folder}: is no run: it has neither summary.json nor status.json")
+
+
+def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Return the mean over the newest `window` values at each point [N]; fewer at the beginning."""
+    sums = np.cumsum(np.insert(values, 0, 0.0))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def draw(curves: Sequence[Curve], path: Path, window: int = 20) -> None:
+    """Draw curves into one PNG: success, intervention share and return against robot steps.
+
+    Args:
+        curves: One or several runs.
+        path: PNG to write.
+        window: Episodes over which each point is the mean.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(3, 1, figsize=(8, 9), sharex=True, constrained_layout=True)
+    panels = (
+        ("success", "autonomous success"),
+        ("person", "share of steps by the person"),
+        ("returns", "return"),
+    )
+    for index, curve in enumerate(curves):
+        color = f"C{index % 10}"
+        for axis, (field, _) in zip(axes, panels, strict=True):
+            values = getattr(curve, field)
+            axis.plot(curve.steps, moving_mean(values, window), color=color, label=curve.name)
+            if len(curves) == 1:
+                axis.plot(curve.steps, values, ".", color=color, alpha=0.25, markersize=4)
+        if curve.bc_rate is not None:
+            axes[0].axhline(curve.bc_rate, color=color, linestyle="--", linewidth=1)
+            axes[0].annotate(
+                f"imitation alone {curve.bc_rate:.0%}", (curve.steps[-1], curve.bc_rate),
+                ha="right", va="bottom", fontsize=8, color=color,
+            )  # fmt: skip
+    for axis, (_, title) in zip(axes, panels, strict=True):
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    for axis in axes[:2]:
+        axis.set_ylim(-0.05, 1.05)
+        axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    axes[0].legend(loc="lower right", fontsize=8)
+    axes[0].set_title(f"mean over the last {window} training episodes")
+    axes[-1].set_xlabel("robot steps")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,177 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hilrl_control.arm import TRACKING, ArmController
+from hilrl_ros.contract import ActionSpace, load_contract
+
+CONFIG = Path(__file__).parents[2] / "config"
+CONTRACT, _ = load_contract(CONFIG / "robots/so101.yaml")
+HOME = np.array(CONTRACT.home)
+SPACES = {
+    "ee_delta": CONTRACT.action,
+    "ee_delta_yaw": ActionSpace("ee_delta", ("x", "y", "z", "yaw", "gripper"), (0.02, 0.02, 0.02, 0.2, 0.3)),
+    "joint_delta": ActionSpace("joint_delta", CONTRACT.joints, (0.1,) * 6),
+    "joint_position": ActionSpace("joint_position", CONTRACT.joints, (1.0,) * 6),
+}
+
+
+def controller(space, start=HOME):
+    arm = ArmController(dataclasses.replace(CONTRACT, action=SPACES[space]))
+    arm.reset(start)
+    return arm
+
+
+def actions(space, n, seed=0):
+    """Smooth and rough stretches, so bounds, leash and limits are all met."""
+    rng = np.random.default_rng(seed)
+    size = len(SPACES[space].names)
+    out = np.repeat(rng.uniform(-1.3, 1.3, (n // 8 + 1, size)), 8, axis=0)[:n]
+    return np.clip(out + rng.normal(0, 0.3, (n, size)), -1.5, 1.5)
+
+
+def outside(kinematics, q):
+    pos, _ = kinematics.forward(q)
+    return max(np.max(np.array(CONTRACT.box_min) - pos), np.max(pos - np.array(CONTRACT.box_max)), 0.0)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_box_joint_and_step_limits_hold_whatever_is_asked(space):
+    arm = controller(space)
+    low, high = arm.kinematics.joint_limits.T
+    last = arm.hold()
+    for action in actions(space, 400):
+        executed = arm.step(last, action)
+        assert outside(arm.kinematics, executed.target) <= 0.005
+        assert np.all(executed.target >= low - 1e-9) and np.all(executed.target <= high + 1e-9)
+        assert np.abs(executed.target - last).max() <= CONTRACT.max_joint_speed * CONTRACT.period + 1e-9
+        assert np.all(np.abs(executed.action) <= 1.0)
+        last = executed.target
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_replaying_executed_actions_reproduces_the_motion(space):
+    first, second = controller(space), controller(space)
+    for action in actions(space, 200, seed=1):
+        executed = first.step(first.hold(), action)
+        again = second.step(second.hold(), executed.action)
+        if space.startswith("joint"):
+            assert again.target == pytest.approx(executed.target, abs=1e-6)
+        pos, _ = first.kinematics.forward(executed.target)
+        assert second.kinematics.forward(again.target)[0] == pytest.approx(pos, abs=0.004)
+
+
+def test_inside_the_box_the_executed_action_is_the_action():
+    arm = controller("ee_delta")
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        action = rng.uniform(-0.5, 0.5, 4)
+        executed = arm.step(arm.hold(), action)
+        assert executed.action == pytest.approx(action, abs=1e-9)
+
+
+def test_ee_delta_moves_the_tip_by_the_scale_along_the_base_axes():
+    arm = controller("ee_delta")
+    before, R0 = arm.kinematics.forward(HOME)
+    executed = arm.step(HOME, np.array([1.0, -1.0, 0.5, 0.0]))
+    after, R1 = arm.kinematics.forward(executed.target)
+    scale = np.array(CONTRACT.action.scale[:3])
+    assert after - before == pytest.approx(scale * [1.0, -1.0, 0.5], abs=5e-4)
+    assert pytest.approx(R0, abs=0.03) == R1  # the heading stays although the pan joint swings
+
+
+def test_yaw_turns_about_the_vertical_of_the_base():
+    arm = controller("ee_delta_yaw")
+    _, R0 = arm.kinematics.forward(HOME)
+    for _ in range(3):
+        executed = arm.step(arm.hold(), np.array([0.0, 0.0, 0.0, 1.0, 0.0]))
+    pos, R1 = arm.kinematics.forward(executed.target)
+    turn = R1 @ R0.T
+    assert np.arctan2(turn[1, 0], turn[0, 0]) == pytest.approx(0.6, abs=0.02)
+    assert pos == pytest.approx(arm.kinematics.forward(HOME)[0], abs=1e-3)
+
+
+def test_a_blocked_arm_does_not_wind_the_target_up():
+    arm = controller("ee_delta")
+    start, _ = arm.kinematics.forward(HOME)
+    for _ in range(20):
+        executed = arm.step(HOME, np.array([0.0, 1.0, 0.0, -1.0]))  # measured never moves
+    pos, _ = arm.kinematics.forward(executed.target)
+    assert pos[1] - start[1] <= 2 * CONTRACT.action.scale[1] + 1e-3
+    assert executed.action == pytest.approx(np.zeros(4), abs=0.01)
+    assert HOME[5] - executed.target[5] <= CONTRACT.action.scale[3] + 1e-9
+    back = arm.step(HOME, np.array([0.0, -1.0, 0.0, 1.0]))
+    assert back.action == pytest.approx([0.0, -1.0, 0.0, 1.0], abs=0.02)  # answers at once
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("start", [(0.0, -1.2, 0.6, 1.2), (1.3, -0.3, 0.1, 1.5), (0.0, 0.3, -0.6, 1.2)])
+def test_a_tip_that_starts_outside_is_led_back_slowly(space, start):
+    q = HOME.copy()
+    q[:4] = start
+    arm = controller(space, q)
+    first = distance = outside(arm.kinematics, q)
+    assert first > 0.01
+    for action in actions(space, 120, seed=3):
+        executed = arm.step(q, action)
+        assert np.abs(executed.target - q).max() <= CONTRACT.max_joint_speed * CONTRACT.period + 1e-9
+        now = outside(arm.kinematics, executed.target)
+        assert now <= distance + 2 * TRACKING
+        q, distance = executed.target, now
+    assert distance < first / 2
+
+
+def test_led_back_into_the_box_without_any_command():
+    q = HOME.copy()
+    q[:4] = (0.0, -1.2, 0.6, 1.2)
+    arm = controller("ee_delta", q)
+    for _ in range(80):
+        q = arm.step(q, np.zeros(4)).target
+    assert outside(arm.kinematics, q) <= TRACKING
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_bad_actions_are_refused_and_change_nothing(space):
+    arm = controller(space)
+    n = len(SPACES[space].names)
+    for bad, message in (
+        (np.full(n, np.nan), "action: holds NaN or infinity"),
+        (np.append(np.zeros(n - 1), np.inf), rf"action: holds NaN or infinity at \[{n - 1}\]"),
+        (np.zeros(n + 1), rf"action: shape \({n + 1},\), expected \({n},\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            arm.step(HOME, bad)
+    with pytest.raises(ValueError, match=r"measured joints: holds NaN"):
+        arm.step(np.full(6, np.nan), np.zeros(n))
+    assert arm.hold() == pytest.approx(HOME)
+
+
+def test_hold_before_reset_says_what_to_do():
+    with pytest.raises(ValueError, match=r"call reset with the measured joints first"):
+        ArmController(CONTRACT).hold()
+
+
+def test_joint_position_ends_are_the_joint_limits():
+    arm = controller("joint_position")
+    low, high = arm.kinematics.joint_limits.T
+    middle = 2 * (HOME - low) / (high - low) - 1
+    assert arm.step(HOME, middle).target == pytest.approx(HOME)
+    action = middle.copy()
+    action[5] = -1.0
+    for _ in range(20):
+        executed = arm.step(arm.hold(), action)
+    assert executed.target[5] == pytest.approx(low[5])
+
+
+def test_joint_delta_of_some_joints_holds_the_others():
+    arm = ArmController(
+        dataclasses.replace(
+            CONTRACT, action=ActionSpace("joint_delta", ("wrist_roll", "gripper"), (0.1, 0.2))
+        )
+    )
+    arm.reset(HOME)
+    executed = arm.step(HOME, np.array([1.0, -0.5]))
+    assert executed.target - HOME == pytest.approx([0, 0, 0, 0, 0.1, -0.1])
+    assert executed.action == pytest.approx([1.0, -0.5])

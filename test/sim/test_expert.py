@@ -1,0 +1,220 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hilrl_control.arm import ArmController
+from hilrl_ros.contract import ActionSpace, ContractError, load_contract
+from hilrl_sim.expert import Operator, make_expert
+from hilrl_sim.simulation import Simulation
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+class Loop:
+    """Observer, controller and simulator in one process."""
+
+    def __init__(self, task):
+        self.contract, self.task = load_contract(CONFIG / "robots/so101.yaml", CONFIG / f"tasks/{task}.yaml")
+        self.sim = Simulation(self.contract, self.task)
+        self.arm = ArmController(self.contract)
+
+    def reset(self, seed):
+        self.sim.reset(seed)
+        self.arm.reset(self.sim.joint_position)
+        return self.state()
+
+    def state(self):
+        q = self.sim.joint_position
+        tip, _ = self.sim.kinematics.forward(q)
+        topics = {f"{name}/pose": pos for name, (pos, _) in self.sim.object_poses().items()}
+        state = {}
+        for entry in self.contract.state:
+            if entry.field.startswith("position["):
+                value = q[self.contract.joints.index(entry.field[9:-1])]
+            else:
+                point = tip if entry.field.startswith("tip.") else topics[entry.topic]
+                value = point["xyz".index(entry.field[-1])]
+            state[entry.name] = value - (state[entry.minus] if entry.minus else 0.0)
+        return state
+
+    def step(self, action):
+        self.sim.step(self.arm.step(self.sim.joint_position, action).target)
+        state = self.state()
+        success = self.task.success
+        if success["term"] == "above":
+            return state, state[success["state"]] > success["threshold"]
+        return state, np.linalg.norm([state[name] for name in success["states"]]) < success["threshold"]
+
+    def episode(self, seed, act):
+        """Run `act(step, state)` to the end; return success and length."""
+        state = self.reset(seed)
+        for step in range(self.task.max_episode_steps):
+            state, done = self.step(act(step, state))
+            if done:
+                return True, step + 1
+        return False, self.task.max_episode_steps
+
+
+@pytest.fixture(scope="module")
+def pick():
+    return Loop("pick_cube")
+
+
+@pytest.fixture(scope="module")
+def reach():
+    return Loop("reach")
+
+
+def demonstrations(loop, seeds, variation):
+    expert = make_expert(loop.contract, loop.task, np.random.default_rng(0), variation)
+
+    def act(step, state):
+        if step == 0:
+            expert.reset()
+        return expert.act(state)
+
+    return [loop.episode(seed, act) for seed in seeds]
+
+
+@pytest.mark.parametrize("variation", [0.0, 1.0])
+def test_the_pick_expert_succeeds_from_50_starts(pick, variation):
+    results = demonstrations(pick, range(50), variation)
+    assert sum(success for success, _ in results) >= 49
+    assert 10 <= np.median([length for _, length in results]) <= 40
+
+
+def test_the_reach_expert_succeeds_from_50_starts(reach):
+    results = demonstrations(reach, range(50), 1.0)
+    assert all(success for success, _ in results)
+
+
+def test_a_grasp_lifts_the_cube_between_the_jaws(pick):
+    [(success, _)] = demonstrations(pick, [3], 0.0)
+    assert success
+    for _ in range(10):  # it does not slip while held
+        pick.step(np.zeros(4))
+    cube, _ = pick.sim.object_poses()["cube"]
+    tip, _ = pick.sim.kinematics.forward(pick.sim.joint_position)
+    assert cube[2] > pick.task.success["threshold"] - 0.005
+    assert np.linalg.norm(cube - tip) < 0.025
+
+
+def test_the_expert_recovers_from_what_a_random_policy_left(pick):
+    expert = make_expert(pick.contract, pick.task, np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    successes = 0
+    for seed in range(15):
+        state, action = pick.reset(seed), np.zeros(4)
+        expert.reset()
+        for _ in range(25):
+            action = 0.8 * action + 0.6 * rng.normal(size=4)
+            state, _ = pick.step(action)
+        for _ in range(pick.task.max_episode_steps):
+            state, done = pick.step(expert.act(state))
+            if done:
+                successes += 1
+                break
+    assert successes >= 14
+
+
+def test_progress_rises_along_a_demonstration(pick):
+    expert = make_expert(pick.contract, pick.task, np.random.default_rng(0), 0.0)
+    progress = []
+
+    def act(step, state):
+        progress.append(expert.progress(state))
+        return expert.act(state)
+
+    assert pick.episode(5, act)[0]
+    assert np.diff(progress).min() > -0.5
+    assert progress[-1] - progress[0] > 8
+
+
+def test_the_operator_leaves_a_good_policy_alone(pick):
+    operator = Operator(pick.contract, pick.task, 0, "watch")
+    policy = make_expert(pick.contract, pick.task, np.random.default_rng(1))
+    taken = 0
+
+    def act(step, state):
+        nonlocal taken
+        if step == 0:
+            policy.reset()
+        taken += operator.decide(step, state)[0]
+        return policy.act(state)
+
+    assert sum(pick.episode(seed, act)[0] for seed in range(15)) == 15
+    assert taken == 0
+
+
+def test_the_operator_takes_over_from_an_idle_policy_and_lets_go_again(pick):
+    operator = Operator(pick.contract, pick.task, 0, "watch")
+    control = []
+
+    def act(step, state):
+        in_control, action = operator.decide(step, state)
+        control.append(in_control)
+        return action
+
+    assert pick.episode(0, act)[0]
+    first = control.index(True)
+    assert first == operator.patience
+    assert control[first : first + operator.turn] == [True] * min(operator.turn, len(control) - first)
+    if len(control) > first + operator.turn:
+        assert not control[first + operator.turn]
+
+
+def test_the_operator_stops_a_policy_that_moves_away(pick):
+    operator = Operator(pick.contract, pick.task, 0, "watch")
+    state = pick.reset(0)
+    away = np.append(-np.sign([state["cube_dx"], state["cube_dy"], 0.0]), 0.0)
+    for step in range(operator.patience):
+        in_control, _ = operator.decide(step, state)
+        if in_control:
+            break
+        state, _ = pick.step(away)
+    assert in_control and step < operator.patience
+
+
+def test_operator_modes(pick):
+    state = pick.reset(0)
+    in_control, action = Operator(pick.contract, pick.task, 0, "demonstrate").decide(0, state)
+    assert in_control and np.abs(action).max() > 0.1
+    off = Operator(pick.contract, pick.task, 0, "off")
+    assert all(not off.decide(step, state)[0] for step in range(30))
+    with pytest.raises(
+        ContractError, match=r"operator mode: is 'nap', expected one of demonstrate, watch, off"
+    ):
+        Operator(pick.contract, pick.task, 0, "nap")
+
+
+def test_the_same_seed_gives_the_same_person(pick):
+    state = pick.reset(0)
+    first, second = (Operator(pick.contract, pick.task, 5, "demonstrate") for _ in range(2))
+    for step in range(5):
+        assert np.array_equal(first.decide(step, state)[1], second.decide(step, state)[1])
+
+
+def test_what_an_expert_cannot_do_or_see_is_one_clear_sentence(pick):
+    rng = np.random.default_rng(0)
+    joints = dataclasses.replace(pick.contract, action=ActionSpace("joint_delta", ("elbow_flex",), (0.1,)))
+    with pytest.raises(
+        ContractError, match=r"expert pick moves the tip by ee_delta with x, y and z, not by joint_delta"
+    ):
+        make_expert(joints, pick.task, rng)
+    blind = dataclasses.replace(pick.contract, state=pick.contract.state[:9])
+    with pytest.raises(ContractError, match=r"needs an entry with topic cube/pose, field pose.position.x"):
+        make_expert(blind, pick.task, rng)
+    with pytest.raises(ContractError, match=r"pick_cube.expert: is 'juggle', expected one of pick, reach"):
+        make_expert(pick.contract, dataclasses.replace(pick.task, expert="juggle"), rng)
+
+
+def test_relative_entries_are_enough(pick):
+    names = ("cube_x", "cube_y", "cube_z")
+    state = tuple(entry for entry in pick.contract.state if entry.name not in names)
+    relative = dataclasses.replace(pick.contract, state=state)
+    full = make_expert(pick.contract, pick.task, np.random.default_rng(0), 0.0)
+    less = make_expert(relative, pick.task, np.random.default_rng(0), 0.0)
+    seen = pick.reset(0)
+    assert less.act(seen) == pytest.approx(full.act(seen))
