@@ -15,6 +15,7 @@ MANIFESTS = [ROOT / "package.xml", *sorted((ROOT / "src").glob("*/package.xml"))
 PYTHON = [m.parent for m in MANIFESTS if (m.parent / "setup.py").is_file()]
 # What rosdep calls a module, where that is not the module's own name.
 ROSDEP = {
+    "PIL": "python3-pil",
     "gymnasium": "python3-gymnasium-pip",
     "matplotlib": "python3-matplotlib",
     "mujoco": "python3-mujoco-pip",
