@@ -34,7 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[:1] == [name]:  # only this one is imported: some need torch
             module = importlib.import_module(f"{__package__}.commands.{name}")
             module.add_arguments(subparser)
-    arguments = parser.parse_args(argv)
+    # argparse takes positional words only in one piece; name:=value may stand anywhere
+    words = [word for word in argv if ":=" in word]
+    arguments = parser.parse_args([word for word in argv if ":=" not in word])
+    if words and not hasattr(arguments, "arguments"):
+        parser.error(f"{arguments.command} takes no launch arguments, given {' '.join(words)}")
+    if words:
+        arguments.arguments = [*arguments.arguments, *words]
     try:
         return module.run(arguments)
     except UserError as error:
