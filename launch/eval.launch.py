@@ -1,6 +1,4 @@
-"""Includes eval.launch.yaml, which describes the graph."""
-
-from pathlib import Path
+"""The YAML launch file of the same name, which describes the graph, for those who type `.launch.py`."""
 
 from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription
@@ -8,6 +6,6 @@ from launch.launch_description_sources import AnyLaunchDescriptionSource
 
 
 def generate_launch_description():
-    # a plain path: --show-args reads the arguments before there is a context for substitutions
-    source = AnyLaunchDescriptionSource(str(Path(__file__).with_name("eval.launch.yaml")))
+    # A plain path: the arguments show under --show-args only if the file is known without launching.
+    source = AnyLaunchDescriptionSource(__file__.replace(".launch.py", ".launch.yaml"))
     return LaunchDescription([IncludeLaunchDescription(source)])

@@ -110,5 +110,9 @@ def test_film_and_curve_can_be_looked_at(run):
 def test_no_process_is_left(run):
     import psutil
 
-    left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(run.folder.parent) in " ".join(p.info["cmdline"] or [])]
+    left = [
+        p.pid
+        for p in psutil.process_iter(["cmdline"])
+        if str(run.folder.parent) in " ".join(p.info["cmdline"] or [])
+    ]
     assert left == []
