@@ -7,20 +7,23 @@ import threading
 import time
 import traceback
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
 from rclpy.node import Node
 
-from hilrl_learner.learner import Learner, LearnerSettings
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_bytes_field
 from hilrl_ros.messages import floats, seconds
 from hilrl_ros.node import declare, param, run, step_back
 from hilrl_ros.settings import load_agent_settings
+
+if TYPE_CHECKING:
+    from hilrl_learner.learner import Learner
 
 _CHECKPOINT_S = 10.0
 _PART_BYTES = 1 << 20
@@ -60,6 +63,10 @@ class LearnerNode(Node):
 
     def __init__(self):
         super().__init__("learner")
+        # here, because it takes seconds: an interruption meanwhile shall end as cleanly as any other
+        from hilrl_learner.learner import Learner, LearnerSettings
+
+        self.make = Learner, LearnerSettings
         step_back()
         self.params = declare(self, LearnerParams)
         self.contract, _ = load_contract(self.params.robot, self.params.task)
@@ -86,11 +93,10 @@ class LearnerNode(Node):
     def on_episode(self, msg: Episode) -> None:
         """Enter the run; note its phase."""
         if self.learner is None and msg.run:
-            settings = LearnerSettings(
-                **{name: getattr(self.params, name) for name in LearnerSettings.__dataclass_fields__}
-            )
+            make_learner, make_settings = self.make
+            settings = make_settings(**{f.name: getattr(self.params, f.name) for f in fields(make_settings)})
             folder = Path(self.params.runs_dir) / msg.run
-            self.learner = Learner(self.contract, self.agent_settings, folder, settings)
+            self.learner = make_learner(self.contract, self.agent_settings, folder, settings)
             if self.learner.pretrained:
                 self.state = LearnerStatus.LEARNING
                 self.get_logger().info(
