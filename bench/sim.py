@@ -10,6 +10,7 @@ import json
 import time
 
 import numpy as np
+
 from hilrl_control.arm import ArmController
 from hilrl_ros.contract import load_contract
 from hilrl_sim.rendering import RenderingError

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hilrl_cli.errors import UserError
 
 from hilrl_cli import environment
+from hilrl_cli.errors import UserError
 
 HILRL = Path(sys.prefix, "bin", "hilrl")
 

@@ -89,3 +89,9 @@ def test_pictures_are_there():
     for page in pages():
         for target in LINK.findall(FENCE.sub("", page.read_text())):
             assert "images/" not in target or (page.parent / target).exists(), f"{page.name} shows {target}"
+
+
+def test_readme_names_every_package():
+    readme = (ROOT / "README.md").read_text()
+    for manifest in (ROOT / "src").glob("*/package.xml"):
+        assert f"| `{manifest.parent.name}` |" in readme, f"README's table lacks {manifest.parent.name}"

@@ -7,9 +7,10 @@ import signal
 import numpy as np
 import pytest
 import yaml
+from rosbags.rosbag2 import Reader
+
 from hilrl_agents.replay import ReplayBuffer
 from hilrl_agents.spec import PolicySpec
-from rosbags.rosbag2 import Reader
 
 pytestmark = pytest.mark.graph
 

@@ -10,8 +10,8 @@ from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, Operator
 from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 
+from hilrl_actor.curves import draw, read_curve
 from hilrl_actor.session import PHASE_NAMES, PLANS, Goals, Session, write_json
-from hilrl_data.curves import draw, read_curve
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.metrics import EventLog
