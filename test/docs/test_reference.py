@@ -95,3 +95,11 @@ def test_readme_names_every_package():
     readme = (ROOT / "README.md").read_text()
     for manifest in (ROOT / "src").glob("*/package.xml"):
         assert f"| `{manifest.parent.name}` |" in readme, f"README's table lacks {manifest.parent.name}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "launch").glob("*.launch.py")), ids=lambda f: f.name)
+def test_arguments_without_default_are_handed_on(file):
+    # ROS 2's include refuses to start without them, even where the command line gives them
+    arguments = reference.launch_arguments(LAUNCH_FILES[file.name.removesuffix(".launch.py")])
+    for argument, entry in arguments.items():
+        assert entry["default"] is not None or f'LaunchConfiguration("{argument}")' in file.read_text(), argument
