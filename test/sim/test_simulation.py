@@ -85,7 +85,7 @@ def test_objects_lie_where_the_task_says_and_the_tip_starts_near_home(sim):
         assert pos[2] == pytest.approx(TASK.scene["objects"]["cube"]["size"][2] / 2, abs=5e-4)
         tip, R = sim.kinematics.forward(sim.joint_position)
         assert np.abs(tip - home).max() < TASK.scene["home_spread"] + 2e-3
-        assert pytest.approx(R_home, abs=0.15) == R  # at the top the wrist meets its limit
+        assert pytest.approx(R_home, abs=0.3) == R  # at the top the wrist meets its limit
         assert np.abs(sim.joint_velocity).max() < 0.05
     for values, axis in zip(np.array(seen).T, ("x", "y", "yaw"), strict=True):
         low, high = spawn[axis]
