@@ -102,4 +102,6 @@ def test_arguments_without_default_are_handed_on(file):
     # ROS 2's include refuses to start without them, even where the command line gives them
     arguments = reference.launch_arguments(LAUNCH_FILES[file.name.removesuffix(".launch.py")])
     for argument, entry in arguments.items():
-        assert entry["default"] is not None or f'LaunchConfiguration("{argument}")' in file.read_text(), argument
+        assert entry["default"] is not None or f'LaunchConfiguration("{argument}")' in file.read_text(), (
+            argument
+        )
