@@ -16,16 +16,11 @@ PYTHON = [m.parent for m in MANIFESTS if (m.parent / "setup.py").is_file()]
 # What rosdep calls a module, where that is not the module's own name.
 ROSDEP = {
     "PIL": "python3-pil",
-    "gymnasium": "python3-gymnasium-pip",
     "matplotlib": "python3-matplotlib",
-    "mujoco": "python3-mujoco-pip",
     "numpy": "python3-numpy",
     "psutil": "python3-psutil",
     "pygame": "python3-pygame",
     "rich": "python3-rich",
-    "rosbags": "python3-rosbags-pip",
-    "tensorboard": "python3-tensorboard-pip",
-    "torch": "python3-pytorch-pip",
     "yaml": "python3-yaml",
 }
 
