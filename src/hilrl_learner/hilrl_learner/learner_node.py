@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
 from rclpy.node import Node
+from std_msgs.msg import Header
 
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_bytes_field
-from hilrl_ros.messages import floats, seconds
+from hilrl_ros.messages import floats, seconds, to_time
 from hilrl_ros.node import declare, param, run, step_back
 from hilrl_ros.settings import load_agent_settings
 
@@ -142,7 +143,8 @@ class LearnerNode(Node):
             self.pretrain(learner)
         elif learner.due:
             learner.update()
-            if self.newest_stamp - self.pushed_stamp >= self.params.policy_parameters_push_frequency:
+            # robot time may also jump back, when a simulator was restarted
+            if abs(self.newest_stamp - self.pushed_stamp) >= self.params.policy_parameters_push_frequency:
                 self.push(learner)
             if time.monotonic() - self.saved_at > _CHECKPOINT_S:
                 self.save(learner)
@@ -181,6 +183,7 @@ class LearnerNode(Node):
             msg = PolicyWeights(
                 version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
                 sha256=hashlib.sha256(data).hexdigest(), part=i, parts=len(parts),
+                header=self.header(),
                 data=to_bytes_field(np.frombuffer(data[start : start + size], np.uint8)),
             )  # fmt: skip
             self.weights.publish(msg)
@@ -197,6 +200,7 @@ class LearnerNode(Node):
         metrics = learner.metrics
         self.status.publish(
             LearnerStatus(
+                header=self.header(),
                 instance=self.instance,
                 state=self.state,
                 phase=self.entered,
@@ -210,6 +214,10 @@ class LearnerNode(Node):
                 metric_values=floats(metrics.values()),
             )
         )
+
+    def header(self) -> Header:
+        """Return a header with the time of the newest transition."""
+        return Header(stamp=to_time(round(self.newest_stamp * 1e9)))
 
     def close(self) -> None:
         """Stop learning, keep what was learnt."""
