@@ -44,7 +44,7 @@ def frame(stamp_ns, value):
 
 def test_values_and_differences_are_those_of_the_messages():
     made = observer(cube_at=None)
-    q = HOME + [0.1, 0.2, -0.1, 0.05, 0.3, -0.2]
+    q = np.add(HOME, [0.1, 0.2, -0.1, 0.05, 0.3, -0.2])
     names = CONTRACT.joints[::-1]
     made.add("cube/pose", pose(START, 0.21, -0.03, 0.0125))
     msg = made.add("joint_states", joint_state(START, q[::-1], names))
@@ -63,7 +63,7 @@ def test_the_tips_orientation_is_roll_pitch_yaw_of_fixed_axes():
     made = Observer(contract, 0.2)
     made.begin(1, 0)
     first = made.add("joint_states", joint_state(0))
-    turned = HOME + [0.3, 0, 0, 0, 0, 0]
+    turned = np.add(HOME, [0.3, 0, 0, 0, 0, 0])
     second = made.add("joint_states", joint_state(PERIOD, turned))
     _, rotation = Kinematics(CONTRACT).forward(turned)
     assert list(second.state) == pytest.approx(roll_pitch_yaw(rotation), abs=1e-6)

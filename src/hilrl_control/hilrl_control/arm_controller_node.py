@@ -68,10 +68,15 @@ class ArmControllerNode(Node):
         if nanoseconds(self.joints.header.stamp) < nanoseconds(msg.header.stamp):
             return
         self.waiting = None
-        measured = joint_vector(self.joints, self.contract.joints)
-        if msg.episode != self.episode:
-            self.arm.reset(measured)
-            self.episode = msg.episode
+        try:
+            measured = joint_vector(self.joints, self.contract.joints)
+            if msg.episode != self.episode:
+                self.arm.reset(measured)
+                self.episode = msg.episode
+        except ValueError as e:
+            # without a measurement there is no target that would be safe to send
+            self.get_logger().error(f"step {msg.step} not executed: {e}", throttle_duration_sec=1.0)
+            return
         try:
             result = self.arm.step(measured, self.action(msg)) if msg.action else self.arm.still()
         except ValueError as e:
@@ -96,6 +101,15 @@ class ArmControllerNode(Node):
         """Return the command in the contract's action space [A]."""
         if msg.space == Action.CONTRACT:
             return np.array(msg.action)
+        if self.contract.action.type != "ee_delta":
+            raise ValueError(
+                f"an end-effector motion cannot drive the action space '{self.contract.action.type}' of "
+                f"'{self.contract.robot}'"
+            )
+        if len(msg.action) != len(EE_AXES):
+            raise ValueError(
+                f"end-effector motion of {len(msg.action)} numbers, expected {len(EE_AXES)}: {', '.join(EE_AXES)}"
+            )
         motion = dict(zip(EE_AXES, msg.action, strict=True))
         return np.array([motion[name] for name in self.contract.action.names])
 

@@ -91,10 +91,10 @@ class Simulation:
             self.data.mocap_pos[body.mocapid[0]] = pos
             self.data.mocap_quat[body.mocapid[0]] = quat
 
-    def step(self, target: np.ndarray) -> None:
-        """Advance one control period towards the joint targets [n], rad.
+    def step(self, target: np.ndarray, duration: float | None = None) -> None:
+        """Advance by `duration` (s; None: one control period) towards the joint targets [n], rad.
 
-        The servos' set-point runs from the last targets to these in a straight line over the period, as
+        The servos' set-point runs from the last targets to these in a straight line over that time, as
         a driver that interpolates would send it.
 
         Raises:
@@ -104,7 +104,11 @@ class Simulation:
         target = np.asarray(target, dtype=float)
         if target.shape != (len(self._qpos),) or not np.isfinite(target).all():
             raise ValueError(f"joint targets: {target.tolist()}, expected {len(self._qpos)} finite numbers")
-        for ctrl in self.data.ctrl + self._ramp * (target - self.data.ctrl):
+        ramp = self._ramp
+        if duration is not None:
+            substeps = max(1, round(duration / self.model.opt.timestep))
+            ramp = np.arange(1, substeps + 1)[:, None] / substeps
+        for ctrl in self.data.ctrl + ramp * (target - self.data.ctrl):
             self.data.ctrl[:] = ctrl
             mujoco.mj_step(self.model, self.data)
         if self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
