@@ -45,7 +45,12 @@ def test_a_command_becomes_targets_and_a_report_in_the_contracts_space(rig):
     rig.measure(0)
     command = action(1, 0, [0.0, 0.0, 0.0, 0.5], controller=Action.PERSON, policy_version=4)
     executed, target = rig.command(command)
-    assert (executed.episode, executed.step, executed.controller, executed.policy_version) == (1, 0, Action.PERSON, 4)
+    assert (executed.episode, executed.step, executed.controller, executed.policy_version) == (
+        1,
+        0,
+        Action.PERSON,
+        4,
+    )
     assert executed.space == Action.CONTRACT and executed.header == command.header
     assert list(executed.action) == pytest.approx([0, 0, 0, 0.5], abs=0.01)
     assert target[5] - HOME[5] == pytest.approx(0.15)
@@ -141,4 +146,6 @@ def test_a_pad_cannot_drive_an_arm_of_joint_actions_yet_and_that_is_said(make_gr
     rig.measure(0)
     executed, target = rig.command(action(1, 0, [1.0] * 7, space=Action.EE_DELTA, controller=Action.PERSON))
     assert target == pytest.approx(HOME) and list(executed.action) == [0.0]
-    assert any("an end-effector motion cannot drive the action space 'joint_delta'" in text for _, text in logged)
+    assert any(
+        "an end-effector motion cannot drive the action space 'joint_delta'" in text for _, text in logged
+    )

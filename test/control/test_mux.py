@@ -31,7 +31,11 @@ def test_while_the_dead_man_is_held_the_person_drives_that_step():
     mux = Mux(exact=False)
     assert mux.on_person(person(0), 100) is None
     out = mux.on_policy(policy(2), 200)
-    assert (out.controller, out.space, list(out.action)) == (Action.PERSON, Action.EE_DELTA, pytest.approx(MOTION))
+    assert (out.controller, out.space, list(out.action)) == (
+        Action.PERSON,
+        Action.EE_DELTA,
+        pytest.approx(MOTION),
+    )
     assert (out.episode, out.step, out.policy_version) == (1, 2, 3)
     assert out.header.stamp == policy(2).header.stamp
     mux.on_person(person(0, held=False), 300)

@@ -159,5 +159,7 @@ def test_in_real_time_it_runs_by_itself_and_reaches_the_targets_smoothly(make_gr
 
 def test_a_camera_that_is_not_there_is_one_sentence(make_graph):
     make_graph(robot=ROBOT, task=TASK_FILE, cameras="[back]")
-    with pytest.raises(UserError, match="parameter 'cameras': 'back' is not in the scene; there are front, side, top"):
+    with pytest.raises(
+        UserError, match="parameter 'cameras': 'back' is not in the scene; there are front, side, top"
+    ):
         SimulatorNode()
