@@ -80,7 +80,7 @@ def test_the_same_seed_and_commands_give_the_same_episode_bit_for_bit(rig):
 
 def test_a_command_for_the_present_state_advances_one_control_period(rig):
     rig.reset(0)
-    for k in range(8):
+    for _ in range(8):
         rig.step()
     assert np.array(rig.joints[-1].position) == pytest.approx(TARGET, abs=0.03)
     assert rig.joints[-1].name == list(CONTRACT.joints)

@@ -110,8 +110,9 @@ def step_back() -> None:
 def run(node_class: type[Node], args: list[str] | None = None) -> None:
     """Run a node until it is told to stop; the `main` of every executable.
 
-    A node may have `close()` (called once, not disturbed by further signals: ctrl-C under launch comes twice) and an `exit_code` attribute. A `UserError`,
-    `ValueError` from set-up is one sentence on the log and exit code 1.
+    A node may have `close()` (called once, not disturbed by further signals: ctrl-C under launch comes twice) and
+    an `exit_code` attribute. A `UserError`, or a `ValueError` from set-up, is one sentence on the log and exit
+    code 1.
     """
     # not rclpy's handlers: they end the context at once, and a node that is just being made would break off half made
     told: list[int] = []  # no Event: its lock could be held when the second signal comes
