@@ -20,12 +20,14 @@ CUBE_Z = CONTRACT.state_names.index("cube_z")
 
 
 def joint_state(stamp_ns, positions=HOME, names=CONTRACT.joints):
+    """A joint state, at home if nothing else is said."""
     msg = JointState(name=list(names), position=[float(v) for v in positions])
     msg.header.stamp = to_time(stamp_ns)
     return msg
 
 
 def pose(stamp_ns, x, y, z):
+    """The pose of an object, m."""
     msg = PoseStamped()
     msg.header.stamp = to_time(stamp_ns)
     msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = x, y, z
@@ -42,12 +44,14 @@ def observation(episode, step, state=None, start_ns=0):
 
 
 def action(episode, step, values=(), controller=Action.POLICY, start_ns=0, **fields):
+    """An action for a step; without values it means to hold still."""
     msg = Action(episode=episode, step=step, action=floats(values), controller=controller, **fields)
     msg.header.stamp = to_time(start_ns + step * PERIOD)
     return msg
 
 
 def reward(episode, step, terminated=False, truncated=False, value=0.0, start_ns=0):
+    """What a step earned; one that terminated is a success."""
     msg = Reward(
         episode=episode,
         step=step,

@@ -125,7 +125,7 @@ def test_an_unknown_name_lists_what_exists():
         ContractError, match=r"robot 'so100' is unknown; did you mean 'so101'\?; there are: .*so101"
     ):
         load_contract("so100")
-    with pytest.raises(ContractError, match="task 'fly' is unknown; there are: .*pick_cube.*reach"):
+    with pytest.raises(ContractError, match=r"task 'fly' is unknown; there are: .*pick_cube.*reach"):
         load_contract("so101", "fly")
     with pytest.raises(ContractError, match=r"nowhere\.yaml: no such file; give a path"):
         load_contract("nowhere.yaml")

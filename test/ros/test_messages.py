@@ -59,7 +59,7 @@ def test_joints_come_in_the_order_of_the_contract():
 def test_a_missing_joint_is_named():
     msg = joint_state(0, np.zeros(5), names=CONTRACT.joints[1:])
     with pytest.raises(
-        ValueError, match="joint_states lacks shoulder_pan; it has shoulder_lift, .*name the joints"
+        ValueError, match=r"joint_states lacks shoulder_pan; it has shoulder_lift, .*name the joints"
     ):
         joint_vector(msg, CONTRACT.joints)
     msg = joint_state(0, np.zeros(5))  # six names, five positions

@@ -19,7 +19,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_bytes_field
 from hilrl_ros.messages import floats, seconds
-from hilrl_ros.node import declare, param, run, step_back
+from hilrl_ros.node import UserError, declare, param, run, step_back
 from hilrl_ros.settings import load_agent_settings
 
 _CHECKPOINT_S = 10.0
@@ -90,7 +90,10 @@ class LearnerNode(Node):
                 **{name: getattr(self.params, name) for name in LearnerSettings.__dataclass_fields__}
             )
             folder = Path(self.params.runs_dir) / msg.run
-            self.learner = Learner(self.contract, self.agent_settings, folder, settings)
+            try:
+                self.learner = Learner(self.contract, self.agent_settings, folder, settings)
+            except (ValueError, RuntimeError) as e:
+                raise UserError(str(e)) from None
             if self.learner.pretrained:
                 self.state = LearnerStatus.LEARNING
                 self.get_logger().info(
