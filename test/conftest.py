@@ -3,8 +3,102 @@
 import os
 import random
 import tempfile
+import time
+
+import pytest
 
 # At import, before anything creates a ROS context; processes started by tests inherit it.
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="hilrl-test-log-")
+
+
+class Graph:
+    """The nodes of one test in one process, and a probe that publishes to them and hears them."""
+
+    def __init__(self, **parameters):
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        args = ["--ros-args"]
+        for name, value in parameters.items():
+            args += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
+        rclpy.init(args=args)
+        self.executor = SingleThreadedExecutor()
+        self.nodes = []
+        self.probe = self.add(rclpy.create_node("probe"))
+
+    def add(self, node):
+        self.nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def listen(self, kind, topic, profile):
+        """Return a list that grows with the messages of a topic."""
+        heard = []
+        self.probe.create_subscription(kind, topic, heard.append, profile)
+        return heard
+
+    def publisher(self, kind, topic, profile):
+        return self.probe.create_publisher(kind, topic, profile)
+
+    def connect(self):
+        """Wait until all that the probe made has found the other side."""
+        mine = [*self.probe.publishers, *self.probe.subscriptions]
+        own = {"/rosout", "/parameter_events"}
+
+        def found():
+            return all(
+                self.probe.count_subscribers(p.topic_name) and p.get_subscription_count()
+                for p in self.probe.publishers
+                if p.topic_name not in own
+            ) and all(self.probe.count_publishers(s.topic_name) for s in self.probe.subscriptions)
+
+        assert mine
+        self.until(found)
+
+    def until(self, condition, timeout=10.0):
+        """Spin until something holds; fail after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, "timed out"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def close(self):
+        import rclpy
+
+        for node in self.nodes:
+            if hasattr(node, "close"):
+                node.close()
+            node.destroy_node()
+        self.executor.shutdown()
+        rclpy.try_shutdown()
+
+
+@pytest.fixture
+def make_graph():
+    """Make a graph whose nodes get these parameters."""
+    made = []
+
+    def make(**parameters):
+        made.append(Graph(**parameters))
+        return made[-1]
+
+    yield make
+    for graph in made:
+        graph.close()
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """What nodes log in this test, as (level, text)."""
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+    lines = []
+
+    def log(self, message, severity, **kwargs):
+        lines.append((severity.name, str(message)))
+        return True
+
+    monkeypatch.setattr(RcutilsLogger, "log", log)
+    return lines

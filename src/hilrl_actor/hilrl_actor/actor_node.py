@@ -20,11 +20,11 @@ from hilrl_msgs.msg import (
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
 
-from hilrl_actor.outbox import Outbox
+from hilrl_actor.outbox import Outbox, OutboxError
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import Joiner, Step, floats, observation_arrays
-from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_ros.node import UserError, ask_for_realtime, declare, param, run
 from hilrl_ros.settings import load_agent_settings
 
 # unacknowledged transitions are sent again after this time
@@ -61,6 +61,7 @@ class ActorNode(Node):
         self.params = declare(self, ActorParams)
         self.contract, _ = load_contract(self.params.robot, self.params.task)
         self.episode: Episode | None = None
+        self.learnt_from: dict[int, bool] = {}
         self.outbox: Outbox | None = None
         self.joiner = Joiner()
         self.observation: Observation | None = None  # waits to be acted on
@@ -97,9 +98,14 @@ class ActorNode(Node):
     def on_episode(self, msg: Episode) -> None:
         """Enter an episode, a pause or another phase."""
         if self.outbox is None and msg.run:
-            self.outbox = Outbox(Path(self.params.runs_dir) / msg.run / "actor" / "outbox.bin")
+            try:
+                self.outbox = Outbox(Path(self.params.runs_dir) / msg.run / "actor" / "outbox.bin")
+            except OutboxError as e:
+                raise UserError(str(e)) from None
             self.report()
         self.episode = msg
+        if msg.status == Episode.RUNNING:
+            self.learnt_from[msg.episode] = msg.learn
         self.act()
 
     def on_weights(self, msg: PolicyWeights) -> None:
@@ -192,9 +198,13 @@ class ActorNode(Node):
 
     def send_transition(self, step: Step) -> None:
         """Send a complete step to the learner."""
-        if self.outbox is None or not self.episode.learn:
+        # by its own episode: its last messages may come after the announcement of what follows
+        if self.outbox is None or not self.learnt_from.get(step.observation.episode, False):
             return
-        if not np.isfinite([*step.observation.state, *step.executed.action, step.reward.reward]).all():
+        final = step.final.state if step.final else ()
+        if not np.isfinite(
+            [*step.observation.state, *final, *step.executed.action, step.reward.reward]
+        ).all():
             self.get_logger().error(
                 f"step {step.observation.step} of episode {step.observation.episode} is not learnt from: "
                 "its state, action or reward is not finite",

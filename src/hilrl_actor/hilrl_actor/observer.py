@@ -49,7 +49,7 @@ class Observer:
             self.episode, self.start_ns, self.last = episode, start_ns, None
             self.paused = False
         self.resumed, self.paused = self.paused, False
-        return self._tick()
+        return self.last if self.resumed and self._offered_again() else self._tick()
 
     def pause(self) -> None:
         """Make no observations until `begin` is called again."""
@@ -63,10 +63,16 @@ class Observer:
             (the simulator waits for an action that got lost), else None.
         """
         self.newest[topic] = msg
-        if topic == JOINT_STATES and self.last is not None and msg.header.stamp == self.last.header.stamp:
-            self.resumed = False
+        if topic == JOINT_STATES and self._offered_again():
             return None if self.paused else self.last
         return self._tick()
+
+    def _offered_again(self) -> bool:
+        joints = self.newest.get(JOINT_STATES)
+        if joints is None or self.last is None or joints.header.stamp != self.last.header.stamp:
+            return False
+        self.resumed = False  # nothing moved since: the pause, if there was one, cost no tick
+        return True
 
     def _tick(self) -> Observation | None:
         joints = self.newest.get(JOINT_STATES)

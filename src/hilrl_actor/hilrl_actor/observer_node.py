@@ -37,16 +37,24 @@ class ObserverNode(Node):
         types |= {entry.topic: message_class(entry.type) for entry in contract.state}
         types |= {camera.topic: Image for camera in contract.cameras.values()}
         for topic, kind in types.items():
-            self.create_subscription(
-                kind, topic, lambda msg, t=topic: self.send(self.observer.add(t, msg)), qos.SENSOR
-            )
+            self.create_subscription(kind, topic, lambda msg, t=topic: self.on_message(t, msg), qos.SENSOR)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         ask_for_realtime(self)
+
+    def on_message(self, topic: str, msg) -> None:
+        """Take a message; one that does not fit the contract makes no observation, so nobody acts on it."""
+        try:
+            self.send(self.observer.add(topic, msg))
+        except ValueError as e:
+            self.get_logger().error(f"no observation: {topic}: {e}", throttle_duration_sec=5.0)
 
     def on_episode(self, msg: Episode) -> None:
         """Begin an episode, go on with it, or pause between episodes and on the person's wish."""
         if msg.status == Episode.RUNNING:
-            self.send(self.observer.begin(msg.episode, nanoseconds(msg.header.stamp)))
+            try:
+                self.send(self.observer.begin(msg.episode, nanoseconds(msg.header.stamp)))
+            except ValueError as e:
+                self.get_logger().error(f"no observation: {e}", throttle_duration_sec=5.0)
         else:
             self.observer.pause()
 

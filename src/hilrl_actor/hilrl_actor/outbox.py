@@ -12,6 +12,10 @@ _RECORD = struct.Struct("<QI")  # sequence number, length
 _MAGIC = b"hilrlbox"
 
 
+class OutboxError(ValueError):
+    """A file that is no outbox; the message names it and says what to do."""
+
+
 class Outbox:
     """Keeps serialised transitions until the learner says that they are safe.
 
@@ -56,7 +60,11 @@ class Outbox:
     def _read(self) -> int:
         data = self.path.read_bytes()
         if len(data) < _HEADER.size or data[:8] != _MAGIC:
-            return 0
+            # to begin anew would count from 1 again, and the learner would take it all for repeats
+            raise OutboxError(
+                f"{self.path}: damaged, its numbering is lost; begin a new run, or remove the file "
+                "and the run's replay folder"
+            )
         base, at = _HEADER.unpack_from(data)[1], _HEADER.size
         while at + _RECORD.size <= len(data):
             seq, length = _RECORD.unpack_from(data, at)

@@ -56,6 +56,10 @@ class Policy:
         """
         if msg.version <= self.version or msg.version < self.receiving:
             return False
+        if msg.part >= msg.parts:
+            raise ValueError(
+                f"weights refused: part {msg.part} of {msg.parts}, expected parts counted from 0"
+            )
         if msg.version > self.receiving:
             self.receiving, self.parts = msg.version, {}
         self.parts[msg.part] = msg.data.tobytes()

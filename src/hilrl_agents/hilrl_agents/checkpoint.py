@@ -101,6 +101,11 @@ def save_checkpoint(
     return folder
 
 
+def has_checkpoint(folder: str | Path) -> bool:
+    """Whether there is something that `read_checkpoint` would read, also after a kill between two renames."""
+    return Path(folder).exists() or _old(Path(folder)).exists()
+
+
 def read_checkpoint(folder: str | Path, contract: Mapping[str, Any] | None = None) -> Checkpoint:
     """Reads what a checkpoint says about itself, without its tensors.
 

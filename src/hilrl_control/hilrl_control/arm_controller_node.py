@@ -68,10 +68,15 @@ class ArmControllerNode(Node):
         if nanoseconds(self.joints.header.stamp) < nanoseconds(msg.header.stamp):
             return
         self.waiting = None
-        measured = joint_vector(self.joints, self.contract.joints)
-        if msg.episode != self.episode:
-            self.arm.reset(measured)
-            self.episode = msg.episode
+        try:
+            measured = joint_vector(self.joints, self.contract.joints)
+            if msg.episode != self.episode:
+                self.arm.reset(measured)
+                self.episode = msg.episode
+        except ValueError as e:
+            # without a measurement there is no target that would be safe to send
+            self.get_logger().error(f"step {msg.step} not executed: {e}", throttle_duration_sec=1.0)
+            return
         try:
             result = self.command(measured, msg)
         except ValueError as e:

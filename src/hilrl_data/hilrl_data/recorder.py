@@ -44,6 +44,7 @@ class EpisodeRecorder:
     start_ns: int = 0
     end: Reward | None = None
     aside: list[Message] = field(default_factory=list)
+    noted_aside: list[Observation | Action | Reward] = field(default_factory=list)
     seen: dict[type, set[int]] = field(default_factory=dict)
 
     def begin(self, msg: Episode, folder: Path) -> None:
@@ -54,6 +55,7 @@ class EpisodeRecorder:
         self.episode = None
         if msg.status != Episode.RUNNING or msg.phase not in self.phases:
             self.aside.clear()
+            self.noted_aside.clear()
             return
         self.episode, self.start_ns = msg, nanoseconds(msg.header.stamp)
         self.end, self.seen = None, {Observation: set(), Action: set(), Reward: set()}
@@ -61,6 +63,9 @@ class EpisodeRecorder:
         early, self.aside = self.aside, []
         for message in early:
             self.add_raw(message)
+        early_steps, self.noted_aside = self.noted_aside, []
+        for step_message in early_steps:
+            self.note(step_message)
 
     def add_raw(self, message: Message) -> None:
         """Write a message of any recorded topic to the open bag."""
@@ -71,7 +76,10 @@ class EpisodeRecorder:
 
     def note(self, msg: Observation | Action | Reward) -> Recording | None:
         """Note a step's message after it was written; return what became of the bag when the episode is over."""
-        if self.writer is None or msg.episode != self.episode.episode:
+        if self.writer is None:
+            self.noted_aside = [*self.noted_aside[-199:], msg]
+            return None
+        if msg.episode != self.episode.episode:
             return None
         self.seen[type(msg)].add(msg.step)
         if isinstance(msg, Reward) and (msg.terminated or msg.truncated):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -11,7 +12,13 @@ from pathlib import Path
 import numpy as np
 from hilrl_msgs.msg import Action, Transition
 
-from hilrl_agents.checkpoint import load_checkpoint, pack_policy, save_checkpoint
+from hilrl_agents.checkpoint import (
+    has_checkpoint,
+    load_checkpoint,
+    pack_policy,
+    read_checkpoint,
+    save_checkpoint,
+)
 from hilrl_agents.registry import make_agent
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.spec import PolicySpec
@@ -60,9 +67,10 @@ class Learner:
         tune_process(settings.threads)
         self.contract, self.folder, self.settings = contract, folder, settings
         self.checkpoint = folder / "checkpoint"
-        self.pretrained = self.checkpoint.exists()
+        self.pretrained = has_checkpoint(self.checkpoint)
         spec = PolicySpec.from_contract(contract.to_dict(), agent.chunk_size)
         if self.pretrained:
+            self._check_algorithm(agent)
             self.agent, _ = load_checkpoint(self.checkpoint, contract.to_dict(), overrides=agent.options)
         else:
             self.agent = make_agent(agent.algorithm, spec, agent.options, settings.seed)
@@ -195,7 +203,9 @@ class Learner:
         """Return a new version number and the policy's bytes."""
         self.version += 1
         # written first: a restarted learner must not use a number again that an actor has seen
-        (self.folder / "policy_version").write_text(f"{self.version}\n")
+        new = self.folder / "policy_version.new"
+        new.write_text(f"{self.version}\n")
+        os.replace(new, self.folder / "policy_version")
         return self.version, pack_policy(self.agent.policy_state())
 
     def save(self) -> None:
@@ -212,6 +222,14 @@ class Learner:
         """Flush and release the buffers."""
         self.online.close()
         self.offline.close()
+
+    def _check_algorithm(self, agent: AgentSettings) -> None:
+        found = read_checkpoint(self.checkpoint)
+        if (found.algorithm, found.spec.horizon) != (agent.algorithm, agent.chunk_size):
+            raise ValueError(
+                f"{self.checkpoint} is of '{found.algorithm}' with chunks of {found.spec.horizon}, asked for is "
+                f"'{agent.algorithm}' with chunks of {agent.chunk_size}: go on with its agent, or begin a new run"
+            )
 
     def _read_version(self) -> int:
         try:

@@ -20,7 +20,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_bytes_field
 from hilrl_ros.messages import floats, seconds, to_time
-from hilrl_ros.node import declare, param, run, step_back
+from hilrl_ros.node import UserError, declare, param, run, step_back
 from hilrl_ros.settings import load_agent_settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ class LearnerNode(Node):
             make_learner, make_settings = self.make
             settings = make_settings(**{f.name: getattr(self.params, f.name) for f in fields(make_settings)})
             folder = Path(self.params.runs_dir) / msg.run
-            self.learner = make_learner(self.contract, self.agent_settings, folder, settings)
+            try:
+                self.learner = make_learner(self.contract, self.agent_settings, folder, settings)
+            except (ValueError, RuntimeError) as e:
+                raise UserError(str(e)) from None
             if self.learner.pretrained:
                 self.state = LearnerStatus.LEARNING
                 self.get_logger().info(

@@ -35,6 +35,7 @@ class RewardNode(Node):
         self.function = RewardFunction(self.task, contract.state_names)
         self.observations: dict[tuple[int, int], Observation] = {}
         self.actions: dict[tuple[int, int], Action] = {}
+        self.episode: int | None = None
         self.verdict: bool | None = None
         self.last: Reward | None = None
         self.publisher = self.create_publisher(Reward, "reward", qos.STEP)
@@ -47,8 +48,9 @@ class RewardNode(Node):
         if self.last and (msg.episode, msg.step) == (self.last.episode, self.last.step + 1):
             self.publisher.publish(self.last)  # offered again: somebody lost the reward
             return
-        if msg.step == 0:
-            self.verdict = None
+        if msg.episode != self.episode:
+            # a button pressed between the episodes judges neither
+            self.episode, self.verdict = msg.episode, None
         self.observations[(msg.episode, msg.step)] = msg
         self.judge((msg.episode, msg.step - 1))
 

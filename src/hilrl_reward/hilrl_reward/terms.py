@@ -130,8 +130,8 @@ def make_term(
     Raises:
         ContractError: The term, one of its keys, or a state entry is unknown.
     """
-    if not isinstance(settings, dict) or settings.get("term") not in known:
-        term = settings.get("term") if isinstance(settings, dict) else settings
+    term = settings.get("term") if isinstance(settings, dict) else settings
+    if not isinstance(settings, dict) or not isinstance(term, str) or term not in known:
         raise ContractError(f"{where}.term: is {term!r}, expected one of {', '.join(known)}")
     kind = known[settings["term"]]
     given = {k: v for k, v in settings.items() if k != "term"}
@@ -144,6 +144,8 @@ def make_term(
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in given]
     if missing:
         raise ContractError(f"{where}: term '{settings['term']}' needs {', '.join(missing)}")
+    for key, given_value in given.items():
+        _check_setting(f"{where}.{key}", key, given_value)
     for key in ("state", "states"):
         for name in [given[key]] if isinstance(given.get(key), str) else given.get(key, []):
             if name not in state_names:
@@ -151,6 +153,17 @@ def make_term(
                     f"{where}.{key}: '{name}' is no state entry; there are {', '.join(state_names)}"
                 )
     return kind(**given)
+
+
+def _check_setting(where: str, key: str, value: Any) -> None:
+    if key == "state" and not isinstance(value, str):
+        raise ContractError(f"{where}: is {value!r}, expected the name of a state entry")
+    if key == "states" and not (isinstance(value, list) and value):
+        raise ContractError(f"{where}: is {value!r}, expected a list of state entries")
+    if key in ("threshold", "scale") and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ContractError(f"{where}: is {value!r}, expected a number")
+    if key == "scale" and value <= 0:
+        raise ContractError(f"{where}: is {value!r}, expected a positive number")
 
 
 class RewardFunction:

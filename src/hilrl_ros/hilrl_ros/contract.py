@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _TYPE_OF_FIELD = {
     "wrench.": "geometry_msgs/msg/WrenchStamped",
     "twist.": "geometry_msgs/msg/TwistStamped",
 }
+TIP_FIELDS = tuple(f"tip.{axis}" for axis in ("x", "y", "z", "roll", "pitch", "yaw"))
 EE_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
@@ -195,12 +197,12 @@ def load_contract(robot: str | Path, task: str | Path | None = None) -> tuple[Co
         ContractError: The file is missing or does not fit; names file, key and what would be right.
     """
     robot_path = find_config("robots", robot)
-    raw = _read(robot_path)
+    raw = read_yaml(robot_path)
     task_raw: dict[str, Any] = {}
     task_path = None
     if task is not None:
         task_path = find_config("tasks", task)
-        task_raw = _read(task_path)
+        task_raw = read_yaml(task_path)
     contract = _contract(raw, robot_path.name, task_raw, task_path.name if task_path else "")
     return contract, _task(task_raw, task_path.name) if task_path else None
 
@@ -260,7 +262,12 @@ def _action_from_dict(data: dict[str, Any]) -> ActionSpace:
     return ActionSpace(data["type"], tuple(data["names"]), tuple(data["scale"]))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        ContractError: It is not YAML, or no mapping; names the file and, where known, the line.
+    """
     try:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as e:
@@ -305,6 +312,29 @@ def _number(where: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ContractError(f"{where}: is {value!r}, expected a mapping of keys to values")
+    return value
+
+
+def _is_names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(v, str) and v for v in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _is_point(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+    )
+
+
 def _state(where: str, entries: Any) -> list[StateEntry]:
     if not isinstance(entries, list):
         raise ContractError(f"{where}: is {entries!r}, expected a list of {{name, topic, field, unit}}")
@@ -318,6 +348,10 @@ def _state(where: str, entries: Any) -> list[StateEntry]:
         if not kind:
             raise ContractError(
                 f"{where}[{i}].field: '{entry['field']}' does not tell the message type; add 'type: package/msg/Name'"
+            )
+        if entry["field"].startswith("tip.") and entry["field"] not in TIP_FIELDS:
+            raise ContractError(
+                f"{where}[{i}].field: '{entry['field']}' is unknown; allowed: {', '.join(TIP_FIELDS)}"
             )
         out.append(StateEntry(**(entry | {"type": kind})))
     return out
@@ -335,7 +369,10 @@ def _cameras(where: str, cameras: Any) -> dict[str, Camera]:
         ):
             raise ContractError(f"{where}.{name}.size: is {size!r}, expected [height, width] in pixels")
         if crop is not None and not (
-            isinstance(crop, list) and len(crop) == 4 and all(isinstance(v, int) and v >= 0 for v in crop)
+            isinstance(crop, list)
+            and len(crop) == 4
+            and all(isinstance(v, int) and v >= 0 for v in crop)
+            and min(crop[2:]) > 0
         ):
             raise ContractError(
                 f"{where}.{name}.crop: is {crop!r}, expected [x, y, width, height] in pixels or null"
@@ -379,7 +416,9 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
     )  # fmt: skip
     check_keys(file, raw, keys, ("motion", "sim"))
     check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
-    joints = tuple(str(j) for j in raw["joints"])
+    if not _is_names(raw["joints"]):
+        raise ContractError(f"{file}.joints: is {raw['joints']!r}, expected a list of unique joint names")
+    joints = tuple(raw["joints"])
     if raw["gripper_joint"] not in joints:
         raise ContractError(
             f"{file}.gripper_joint: '{raw['gripper_joint']}' is not one of {', '.join(joints)}"
@@ -387,7 +426,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
     check_keys(f"{file}.home", raw["home"], joints)
     check_keys(f"{file}.box", raw["box"], ("min", "max"))
     low, high = raw["box"]["min"], raw["box"]["max"]
-    if len(low) != 3 or len(high) != 3 or any(a >= b for a, b in zip(low, high, strict=True)):
+    if not (_is_point(low) and _is_point(high) and all(a < b for a, b in zip(low, high, strict=True))):
         raise ContractError(f"{file}.box: min {low} and max {high} must be three metres each, min below max")
     state = _state(f"{file}.state", raw["state"])
     if "state" in task:
@@ -423,7 +462,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         box_min=tuple(float(v) for v in low),
         box_max=tuple(float(v) for v in high),
         home=tuple(_number(f"{file}.home.{j}", raw["home"][j], -7.0, 7.0) for j in joints),
-        sim=raw.get("sim", {}),
+        sim=_mapping(f"{file}.sim", raw.get("sim", {})),
     )
 
 
@@ -439,8 +478,8 @@ def _task(raw: dict[str, Any], file: str) -> Task:
         name=str(raw["task"]),
         text=str(raw["text"]),
         max_episode_steps=steps,
-        success=raw["success"],
-        reward=raw["reward"],
-        scene=raw.get("scene", {}),
+        success=_mapping(f"{file}.success", raw["success"]),
+        reward=_mapping(f"{file}.reward", raw["reward"]),
+        scene=_mapping(f"{file}.scene", raw.get("scene", {})),
         expert=str(raw.get("expert", "")),
     )

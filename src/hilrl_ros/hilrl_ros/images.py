@@ -25,6 +25,11 @@ def to_rgb(msg: Image) -> np.ndarray:
         raise ValueError(
             f"image encoding '{msg.encoding}' is not supported; use one of {', '.join(_CHANNELS)}"
         )
+    if msg.step < msg.width * _CHANNELS[msg.encoding]:
+        raise ValueError(
+            f"image of {msg.width}x{msg.height} {msg.encoding} has rows of {msg.step} bytes, "
+            f"expected at least {msg.width * _CHANNELS[msg.encoding]}"
+        )
     if len(msg.data) < msg.step * msg.height:
         raise ValueError(
             f"image of {msg.width}x{msg.height} {msg.encoding} has {len(msg.data)} bytes, "

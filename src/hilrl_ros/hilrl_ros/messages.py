@@ -16,7 +16,7 @@ from hilrl_msgs.msg import Action, Observation, Reward
 from hilrl_ros.contract import Contract
 from hilrl_ros.images import to_rgb
 
-_INDEXED = re.compile(r"(\w+)\[(\w+)\]$")
+_INDEXED = re.compile(r"(\w+)\[([^\]]+)\]$")
 
 
 def seconds(stamp: Time) -> float:
@@ -72,10 +72,14 @@ def read_field(msg: Any, path: str) -> float:
         value = getattr(value, name)
         if indexed:
             key = indexed[2]
-            index = int(key) if key.isdigit() else _joint_index(msg, key, path)
+            # a joint's name first: there are arms whose joints are named "1" to "6"
+            named = key in getattr(msg, "name", [])
+            index = int(key) if key.isdigit() and not named else _joint_index(msg, key, path)
             if index >= len(value):
                 raise ValueError(f"field '{path}': '{name}' has {len(value)} items")
             value = value[index]
+    if not isinstance(value, int | float):
+        raise ValueError(f"field '{path}' is a {type(value).__name__}, expected a number")
     return float(value)
 
 
@@ -136,16 +140,19 @@ class Joiner:
     """Joins observation, executed action and reward of the same step, live and from bags alike.
 
     The messages may arrive in any order. A step of which one message never comes is left out when a later
-    step is complete; it is never paired with a neighbour's message.
+    step is complete; it is never paired with a neighbour's message. A step that was offered again is yielded once.
     """
 
     observations: dict[tuple[int, int], Observation] = field(default_factory=dict)
     executed: dict[tuple[int, int], Action] = field(default_factory=dict)
     rewards: dict[tuple[int, int], Reward] = field(default_factory=dict)
+    done: tuple[int, int] = (-1, -1)
 
     def add(self, msg: Observation | Action | Reward) -> Iterator[Step]:
         """Take a message; yield the steps that it completes (none or one)."""
         key = (msg.episode, msg.step)
+        if key[0] == self.done[0] and key[1] <= self.done[1]:
+            return
         if isinstance(msg, Observation):
             self.observations[key] = msg
             # it may also be the final observation that the step before waits for
@@ -178,6 +185,7 @@ class Joiner:
         return Step(observation, executed, reward, final)
 
     def _forget(self, key: tuple[int, int]) -> None:
+        self.done = key
         for store in (self.observations, self.executed, self.rewards):
             for old in [k for k in store if k <= key]:
                 del store[old]

@@ -13,8 +13,17 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 P = TypeVar("P")
+_SIGNAL_S = 0.2  # how long a signal may wait
+_KINDS = {
+    int: "a whole number",
+    float: "a number (as 1.0)",
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+}
 
 
 class UserError(Exception):
@@ -69,10 +78,10 @@ def declare(node: Node, params: type[P]) -> P:
             value = node.declare_parameter(field.name, default, descriptor).value
         except (InvalidParameterTypeException, InvalidParameterValueException):
             given = node._parameter_overrides[field.name].value
+            kind = _KINDS.get(type(default), type(default).__name__)
             within = f" from {meta['bounds'][0]} to {meta['bounds'][1]}" if meta["bounds"] else ""
             raise UserError(
-                f"parameter '{field.name}' is {given!r}, expected a {type(default).__name__}{within}: "
-                f"{meta['description']}"
+                f"parameter '{field.name}' is {given!r}, expected {kind}{within}: {meta['description']}"
             ) from None
         if meta["choices"] and value not in meta["choices"]:
             raise UserError(
@@ -101,19 +110,24 @@ def step_back() -> None:
 def run(node_class: type[Node], args: list[str] | None = None) -> None:
     """Run a node until it is told to stop; the `main` of every executable.
 
-    A node may have `close()` (called once, with signals ignored) and an `exit_code` attribute. A `UserError`,
-    `ValueError` from set-up is one sentence on the log and exit code 1.
+    A node may have `close()` (called once, not disturbed by further signals: ctrl-C under launch comes twice) and
+    an `exit_code` attribute. A `UserError`, or a `ValueError` from set-up, is one sentence on the log and exit
+    code 1.
     """
-    rclpy.init(args=args)
+    # not rclpy's handlers: they end the context at once, and a node that is just being made would break off half made
+    told: list[int] = []  # no Event: its lock could be held when the second signal comes
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: told.append(number))
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node, code = None, 0
     try:
         node = node_class()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        # a time-out, because an idle wait can miss a signal
-        while rclpy.ok() and not getattr(node, "finished", False):
-            executor.spin_once(timeout_sec=0.5)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        # a time-out, because a signal does not end a wait
+        while rclpy.ok() and not told and not getattr(node, "finished", False):
+            executor.spin_once(timeout_sec=_SIGNAL_S)
+    except ExternalShutdownException:
         pass
     except (UserError, ValueError) as e:
         if node is not None and not isinstance(e, UserError):
@@ -124,9 +138,6 @@ def run(node_class: type[Node], args: list[str] | None = None) -> None:
         if rclpy.ok():
             raise
     finally:
-        # ctrl-C under launch comes twice; the second must not disturb the closing
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:
             if hasattr(node, "close"):
                 node.close()

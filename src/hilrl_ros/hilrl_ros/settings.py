@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from hilrl_ros.contract import ContractError, find_config
+from hilrl_ros.contract import ContractError, find_config, read_yaml
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ def load_agent_settings(name: str) -> AgentSettings:
         ContractError: No such file, or it does not fit.
     """
     path = find_config("agents", name)
-    raw = yaml.safe_load(path.read_text())
-    if not isinstance(raw, dict) or not isinstance(raw.get("algorithm"), str):
+    raw = read_yaml(path)
+    if not isinstance(raw.get("algorithm"), str):
         raise ContractError(
             f"{path.name}: key 'algorithm' is missing; it names the algorithm, as in 'algorithm: sac'"
         )

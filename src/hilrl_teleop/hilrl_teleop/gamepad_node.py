@@ -15,7 +15,6 @@ from hilrl_ros.node import declare, param, run
 # SDL's order of axes and buttons is game_controller_node's as well
 AXES = 6
 BUTTONS = 15
-_STICKS = 4
 _FULL = 32767.0
 
 
@@ -57,9 +56,9 @@ class GamepadNode(Node):
             self.pad = None
         if self.pad is None and not self.open():
             return
-        axes = [self.pad.get_axis(i) / _FULL for i in range(AXES)]
-        # SDL counts right and down as positive, the joy convention left and up
-        axes = [-a if i < _STICKS else a for i, a in enumerate(axes)]
+        # SDL counts right and down as positive, the joy convention left and up; game_controller_node turns
+        # all axes round, so a pulled trigger is -1
+        axes = [-self.pad.get_axis(i) / _FULL for i in range(AXES)]
         msg = Joy(axes=floats([min(max(a, -1.0), 1.0) for a in axes]))
         msg.buttons = [int(self.pad.get_button(i)) for i in range(BUTTONS)]
         msg.header.stamp = self.get_clock().now().to_msg()

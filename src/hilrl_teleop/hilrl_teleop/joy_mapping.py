@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from hilrl_ros.contract import EE_AXES, ContractError, check_keys
+from hilrl_ros.contract import EE_AXES, ContractError, check_keys, read_yaml
 
 EVENTS = ("success", "failure", "discard", "pause")
+
+
+def _index(where: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ContractError(f"{where}: is {value!r}, expected a number counted from 0")
+    return value
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,8 @@ class JoyMapping:
         deadman: Button held while the person drives.
         deadzone: Stick readings below this count as zero; the rest is stretched to the full range.
         axes: Axis index and sign per component of the motion.
-        gripper_open: Axis (0 to 1) that opens.
-        gripper_close: Axis (0 to 1) that closes.
+        gripper_open: Trigger that opens, 0 when let go; its sign does not matter.
+        gripper_close: Trigger that closes.
         events: Button of each operator event.
     """
 
@@ -40,8 +45,11 @@ class JoyMapping:
         Raises:
             ContractError: The file does not fit; names file and key.
         """
-        raw = yaml.safe_load(path.read_text())
+        raw = read_yaml(path)
         check_keys(path.name, raw, ("deadman", "deadzone", "axes", "gripper_open", "gripper_close", "events"))
+        deadzone = raw["deadzone"]
+        if isinstance(deadzone, bool) or not isinstance(deadzone, int | float) or not 0 <= deadzone < 1:
+            raise ContractError(f"{path.name}.deadzone: is {deadzone!r}, expected a number from 0 to below 1")
         check_keys(f"{path.name}.events", raw["events"], (), EVENTS)
         check_keys(f"{path.name}.axes", raw["axes"], (), EE_AXES[:-1])
         axes = {}
@@ -49,11 +57,14 @@ class JoyMapping:
             check_keys(f"{path.name}.axes.{name}", axis, ("axis", "sign"))
             if axis["sign"] not in (1, -1):
                 raise ContractError(f"{path.name}.axes.{name}.sign: is {axis['sign']!r}, expected 1 or -1")
-            axes[name] = (int(axis["axis"]), int(axis["sign"]))
-        return cls(
-            int(raw["deadman"]), float(raw["deadzone"]), axes,
-            int(raw["gripper_open"]), int(raw["gripper_close"]), dict(raw["events"]),
-        )  # fmt: skip
+            axes[name] = (_index(f"{path.name}.axes.{name}.axis", axis["axis"]), int(axis["sign"]))
+        events = {name: _index(f"{path.name}.events.{name}", b) for name, b in raw["events"].items()}
+        deadman, opens, closes = (
+            _index(f"{path.name}.{key}", raw[key]) for key in ("deadman", "gripper_open", "gripper_close")
+        )
+        if deadman in events.values():
+            raise ContractError(f"{path.name}.deadman: button {deadman} is an event's as well")
+        return cls(deadman, float(deadzone), axes, opens, closes, events)
 
     def sizes(self) -> tuple[int, int]:
         """Return how many axes and buttons a reading must have."""
@@ -75,8 +86,8 @@ class JoyMapping:
         motion = np.zeros(len(EE_AXES))
         for name, (axis, sign) in self.axes.items():
             motion[EE_AXES.index(name)] = sign * self._outside_deadzone(axes[axis])
-        motion[-1] = self._outside_deadzone(axes[self.gripper_open]) - self._outside_deadzone(
-            axes[self.gripper_close]
+        motion[-1] = self._outside_deadzone(abs(axes[self.gripper_open])) - self._outside_deadzone(
+            abs(axes[self.gripper_close])
         )
         return bool(buttons[self.deadman]), np.clip(motion, -1.0, 1.0)
 
@@ -87,8 +98,8 @@ class JoyMapping:
         for name, (axis, sign) in self.axes.items():
             axes[axis] = sign * self._with_deadzone(motion[EE_AXES.index(name)])
         grip = float(motion[-1])
-        axes[self.gripper_open] = self._with_deadzone(max(grip, 0.0))
-        axes[self.gripper_close] = self._with_deadzone(max(-grip, 0.0))
+        axes[self.gripper_open] = -self._with_deadzone(max(grip, 0.0))
+        axes[self.gripper_close] = -self._with_deadzone(max(-grip, 0.0))
         buttons[self.deadman] = int(deadman)
         if event:
             buttons[self.events[event]] = 1

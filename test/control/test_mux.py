@@ -1,0 +1,90 @@
+import pytest
+from hilrl_msgs.msg import Action, Episode
+from loop_messages import PERIOD, action
+
+from hilrl_control.mux import Mux
+from hilrl_control.mux_node import MuxNode
+from hilrl_ros import qos
+from hilrl_ros.messages import to_time
+
+MOTION = [0.1] * 7
+
+
+def policy(step, value=0.5):
+    return action(1, step, [value] * 4, policy_version=3)
+
+
+def person(stamp_ns, held=True):
+    msg = Action(controller=Action.PERSON if held else Action.NOBODY, space=Action.EE_DELTA)
+    msg.action.extend(MOTION)
+    msg.header.stamp = to_time(stamp_ns)
+    return msg
+
+
+def test_without_a_person_the_policy_drives():
+    msg = policy(2)
+    out = Mux(exact=False).on_policy(msg, 0)
+    assert out == msg
+
+
+def test_while_the_dead_man_is_held_the_person_drives_that_step():
+    mux = Mux(exact=False)
+    assert mux.on_person(person(0), 100) is None
+    out = mux.on_policy(policy(2), 200)
+    assert (out.controller, out.space, list(out.action)) == (
+        Action.PERSON,
+        Action.EE_DELTA,
+        pytest.approx(MOTION),
+    )
+    assert (out.episode, out.step, out.policy_version) == (1, 2, 3)
+    assert out.header.stamp == policy(2).header.stamp
+    mux.on_person(person(0, held=False), 300)
+    assert mux.on_policy(policy(3), 400).controller == Action.POLICY
+
+
+def test_a_reading_that_is_too_old_counts_as_let_go():
+    mux = Mux(exact=False, timeout_ns=250)
+    mux.on_person(person(0), 1000)
+    assert mux.on_policy(policy(0), 1250).controller == Action.PERSON
+    assert mux.on_policy(policy(1), 1251).controller == Action.POLICY
+
+
+def test_a_person_who_may_not_take_over_does_not():
+    mux = Mux(exact=False, person_allowed=False)
+    mux.on_person(person(0), 0)
+    assert mux.on_policy(policy(0), 1).controller == Action.POLICY
+
+
+def test_in_lockstep_a_step_waits_for_the_reading_of_that_very_step():
+    mux = Mux(exact=True)
+    assert mux.on_person(person(0), 0) is None
+    assert mux.on_policy(policy(1), 0) is None  # the reading is of step 0
+    out = mux.on_person(person(PERIOD), 0)
+    assert (out.step, out.controller) == (1, Action.PERSON)
+    assert mux.on_person(person(2 * PERIOD), 0) is None  # no step waits
+    assert mux.on_policy(policy(2), 0).controller == Action.PERSON  # the reading was first
+
+
+def test_the_same_step_asked_again_is_decided_again_alike():
+    mux = Mux(exact=True)
+    mux.on_person(person(PERIOD), 0)
+    first = mux.on_policy(policy(1), 0)
+    assert mux.on_policy(policy(1), 10**12) == first
+
+
+def test_the_node_forwards_with_the_person_only_where_the_episode_allows(make_graph):
+    graph = make_graph(exact=False, timeout=5.0)
+    node = graph.add(MuxNode())
+    commands = graph.listen(Action, "command", qos.STEP)
+    asked = graph.publisher(Action, "policy/action", qos.STEP)
+    pad = graph.publisher(Action, "teleop/action", qos.STEP)
+    episode = graph.publisher(Episode, "episode", qos.LATCHED)
+    graph.connect()
+    pad.publish(person(0))
+    graph.until(lambda: node.mux.person is not None)
+    for step, allowed in enumerate((True, False)):
+        episode.publish(Episode(person=allowed))
+        graph.until(lambda allowed=allowed: node.mux.person_allowed == allowed)
+        asked.publish(policy(step))
+        graph.until(lambda step=step: len(commands) == step + 1)
+    assert [(c.step, c.controller) for c in commands] == [(0, Action.PERSON), (1, Action.POLICY)]

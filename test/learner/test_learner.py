@@ -1,0 +1,352 @@
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hilrl_msgs.msg import Action, Transition
+from loop_messages import CONTRACT, episode_messages, observation
+from rclpy.serialization import serialize_message
+
+from hilrl_agents.checkpoint import CheckpointError
+from hilrl_agents.replay import ReplayError
+from hilrl_data.bags import BagError, EpisodeInfo, EpisodeWriter
+from hilrl_learner.learner import Learner, LearnerSettings
+from hilrl_ros.contract import contract_from_dict
+from hilrl_ros.messages import nanoseconds
+from hilrl_ros.settings import AgentSettings
+
+TINY = AgentSettings("sac", 1, {"hidden": [8, 8], "batch_size": 8, "precision": "float32"})
+SETTINGS = LearnerSettings(pretrain_updates=3, learning_starts=10, online_capacity=200, offline_capacity=200)
+KINDS = {"observation": "Observation", "executed_action": "Action", "reward": "Reward"}
+
+
+@pytest.fixture
+def make_learner(tmp_path):
+    made = []
+
+    def make(contract=CONTRACT, agent=TINY, settings=SETTINGS):
+        made.append(Learner(contract, agent, tmp_path / "run", settings))
+        return made[-1]
+
+    yield make
+    for learner in made:
+        learner.close()
+
+
+def transition(seq, episode, step, controller=Action.POLICY, end="", state=None):
+    msg = Transition(
+        seq=seq,
+        observation=observation(episode, step, state),
+        reward=float(seq),
+        controller=controller,
+        policy_version=1,
+        terminated=end == "terminated",
+        truncated=end == "truncated",
+    )
+    msg.action.extend([seq / 1000] * len(CONTRACT.action.names))
+    if end:
+        msg.final_observation.append(observation(episode, step + 1))
+    return msg
+
+
+def stream(episodes, length=5, seq=0, people=()):
+    """Transitions of whole episodes; `people` are the (episode, step) that a person acted."""
+    for episode in episodes:
+        for step in range(length):
+            seq += 1
+            who = Action.PERSON if (episode, step) in people else Action.POLICY
+            yield transition(seq, episode, step, who, "truncated" if step == length - 1 else "")
+
+
+def record_demos(folder, count=2, steps=6, contract=CONTRACT, lost=0):
+    for number in range(1, count + 1):
+        writer = EpisodeWriter(folder / f"episode_{number:06d}")
+        messages = episode_messages(number, steps)
+        if lost:
+            del messages["reward"][lost]
+        for topic, items in messages.items():
+            for msg in items:
+                kind = f"hilrl_msgs/msg/{KINDS[topic]}"
+                writer.write(f"/{topic}", kind, nanoseconds(msg.header.stamp), serialize_message(msg))
+        writer.finish(EpisodeInfo(number, 0, "t", "t", contract.hash(), True, steps))
+    return folder
+
+
+def pretrained(make_learner, tmp_path):
+    learner = make_learner()
+    if not (tmp_path / "demos").exists():
+        record_demos(tmp_path / "demos")
+    learner.load_demos(tmp_path / "demos")
+    learner.pretrain(threading.Event())
+    learner.save()
+    return learner
+
+
+def drain(learner):
+    while learner.due:
+        learner.update()
+
+
+def neighbours(buffer):
+    """{state value of a usable step: that of the step after it} of all that can be sampled."""
+    batch = buffer.sample(2000, np.random.default_rng(0))
+    return {
+        float(a[0]): float(b[0])
+        for a, b in zip(batch.observation["state"], batch.next_observation["state"], strict=True)
+    }
+
+
+# -- transitions come in
+
+
+def test_what_comes_after_a_gap_is_refused_and_repeats_are_acknowledged(make_learner):
+    learner = make_learner()
+    one, two, three = list(stream([1], 3))
+    assert learner.last_seq == 0
+    assert learner.ingest(one)
+    assert not learner.ingest(three)
+    assert learner.last_seq == 1
+    assert learner.ingest(two) and learner.ingest(three)
+    assert learner.ingest(one) and learner.ingest(three)
+    assert (learner.last_seq, learner.online.stored) == (3, 3)
+
+
+def test_every_order_of_sending_again_stores_each_transition_once(make_learner):
+    learner, rng = make_learner(), np.random.default_rng(0)
+    sent = list(stream(range(1, 6)))
+    while learner.last_seq < len(sent):
+        start = rng.integers(0, learner.last_seq + 2)
+        for msg in sent[start : start + rng.integers(1, 9)]:
+            learner.ingest(msg)
+    assert learner.online.stored == len(sent) == len(learner.online)
+
+
+@pytest.mark.parametrize(
+    ("msg", "error", "message"),
+    [
+        (
+            transition(1, 1, 0, state=[0.0] * 3),
+            ValueError,
+            "observation has a state of 3, the contract .* names 15",
+        ),
+        (transition(1, 1, 0, state=[np.nan] * 15), ReplayError, "state holds a value that is not finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_stored(make_learner, msg, error, message):
+    learner = make_learner()
+    msg.controller = Action.PERSON
+    with pytest.raises(error, match=message):
+        learner.ingest(msg)
+    assert (learner.last_seq, learner.online.stored, learner.offline.stored) == (0, 0, 0)
+
+
+def test_interventions_are_also_in_the_offline_buffer_with_what_came_after_them(make_learner):
+    learner = make_learner()
+    people = {(1, 1), (1, 2), (2, 4), (3, 0)}  # in the middle, up to the end, and at the start
+    for msg in stream([1, 2, 3], people=people):
+        learner.ingest(msg)
+    assert learner.online.stored == 15
+    assert learner.offline.stored == len(people)
+    expected = {1000.0 * e + k: 1000.0 * e + k + 1 for e, k in people}
+    assert neighbours(learner.offline) == expected
+    assert len(neighbours(learner.online)) == 15
+
+
+def test_an_intervention_before_a_gap_in_the_steps_has_no_next_observation(make_learner):
+    learner = make_learner()
+    for seq, step in enumerate((0, 1, 3), 1):  # step 2 was lost on the way to the actor
+        learner.ingest(transition(seq, 1, step, Action.PERSON if step < 2 else Action.POLICY))
+    assert learner.offline.stored == 2
+    assert neighbours(learner.offline) == {1000.0: 1001.0}
+
+
+# -- updates follow
+
+
+def test_one_update_follows_each_transition_exactly(make_learner, tmp_path):
+    learner = pretrained(make_learner, tmp_path)
+    for msg in stream(range(1, 7)):
+        learner.ingest(msg)
+        assert learner.due == max(0, learner.online.stored - SETTINGS.learning_starts - learner.agent.updates)
+        assert learner.learnt_seq == learner.last_seq - learner.due
+        if msg.seq % 4 == 0:
+            drain(learner)
+            assert learner.learnt_seq == learner.last_seq
+    drain(learner)
+    assert learner.agent.updates == learner.online.stored - SETTINGS.learning_starts == 20
+    assert learner.metrics and all(np.isfinite(v) for v in learner.metrics.values())
+
+
+def test_nothing_is_due_before_the_demonstrations_are_imitated(make_learner):
+    learner = make_learner()
+    for msg in stream(range(1, 5)):
+        learner.ingest(msg)
+    assert learner.due == 0 and learner.learnt_seq == 20
+
+
+def test_pretraining_moves_the_policy_and_can_be_stopped(make_learner, tmp_path):
+    learner = make_learner()
+    learner.load_demos(record_demos(tmp_path / "demos"))
+    before = learner.agent.policy_state()
+    stop = threading.Event()
+    stop.set()
+    learner.pretrain(stop)
+    assert not learner.pretrained
+    stop.clear()
+    assert "bc_loss" in "".join(learner.pretrain(stop))
+    assert learner.pretrained
+    after = learner.agent.policy_state()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+# -- demonstrations
+
+
+def test_demonstrations_are_stored_once_however_often_they_are_read(make_learner, tmp_path):
+    learner, demos = make_learner(), record_demos(tmp_path / "demos", count=3)
+    assert learner.load_demos(demos) == 18
+    assert learner.load_demos(demos) == 18
+    assert learner.offline.stored == 18
+    expected = {1000.0 * e + k: 1000.0 * e + k + 1 for e in (1, 2, 3) for k in range(6)}
+    assert neighbours(learner.offline) == expected
+
+
+def test_interventions_are_stored_behind_the_demonstrations(make_learner, tmp_path):
+    learner = make_learner()
+    learner.load_demos(record_demos(tmp_path / "demos"))
+    learner.ingest(transition(1, 1, 0, Action.PERSON, "terminated"))
+    assert learner.offline.stored == 13
+
+
+def test_demonstrations_of_another_contract_are_refused(make_learner, tmp_path):
+    other = contract_from_dict(CONTRACT.to_dict() | {"control_rate": 20.0})
+    demos = record_demos(tmp_path / "demos", contract=other)
+    learner = make_learner()
+    with pytest.raises(
+        BagError, match=f"episode_000001: recorded under contract {other.hash()}, this run's is "
+    ):
+        learner.load_demos(demos)
+    assert learner.offline.stored == 0
+
+
+def test_demonstrations_that_lack_messages_are_refused(make_learner, tmp_path):
+    demos = record_demos(tmp_path / "demos", lost=2)
+    with pytest.raises(BagError, match="episode_000001: 5 of 6 steps are whole; the bag lacks messages"):
+        make_learner().load_demos(demos)
+
+
+# -- restarts
+
+
+def test_a_restarted_learner_goes_on_where_it_was(make_learner, tmp_path):
+    learner = pretrained(make_learner, tmp_path)
+    for msg in stream(range(1, 5)):
+        learner.ingest(msg)
+    drain(learner)
+    learner.save()
+    state = learner.agent.state()
+    learner.close()
+    again = make_learner()
+    assert again.pretrained
+    assert (again.last_seq, again.online.stored, again.agent.updates, again.due) == (20, 20, 10, 0)
+    assert all(torch.equal(state[name], tensor) for name, tensor in again.agent.state().items())
+    assert again.offline.stored == 12
+    assert again.ingest(transition(21, 5, 0)) and again.due == 1
+
+
+def test_updates_that_were_lost_in_a_crash_are_done_again(make_learner, tmp_path):
+    learner = pretrained(make_learner, tmp_path)
+    for msg in stream(range(1, 5)):
+        learner.ingest(msg)
+    drain(learner)
+    learner.close()  # without save
+    again = make_learner()
+    assert again.due == 10
+    drain(again)
+    assert again.agent.updates == 10
+
+
+def test_a_kill_between_the_two_renames_of_a_checkpoint_does_not_begin_anew(make_learner, tmp_path):
+    pretrained(make_learner, tmp_path).close()
+    (tmp_path / "run/checkpoint").rename(tmp_path / "run/checkpoint.old")
+    assert make_learner().pretrained
+
+
+def test_versions_of_weights_are_never_used_again(make_learner, tmp_path):
+    learner = make_learner()
+    assert [learner.next_weights()[0] for _ in range(3)] == [1, 2, 3]
+    learner.close()
+    again = make_learner()
+    assert again.version == 3
+    assert again.next_weights()[0] == 4
+    assert not list((tmp_path / "run").glob("policy_version.*"))
+
+
+def test_a_checkpoint_of_another_contract_is_refused(make_learner, tmp_path):
+    pretrained(make_learner, tmp_path).close()
+    other = contract_from_dict(CONTRACT.to_dict() | {"control_rate": 20.0})
+    with pytest.raises(CheckpointError, match=r"another contract: control_rate was 10\.0, but here it is 20"):
+        make_learner(contract=other)
+
+
+@pytest.mark.parametrize("agent", [AgentSettings("bc", 1, {}), AgentSettings("sac", 4, TINY.options)])
+def test_a_run_does_not_go_on_with_another_algorithm(make_learner, tmp_path, agent):
+    pretrained(make_learner, tmp_path).close()
+    with pytest.raises(
+        ValueError, match=r"is of 'sac' with chunks of 1, asked for is '(bc|sac)' with chunks"
+    ):
+        make_learner(agent=agent)
+
+
+KILLED = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    sys.path[:0] = sys.argv[2:]
+    from test_learner import CONTRACT, SETTINGS, TINY, drain, stream
+    from hilrl_learner.learner import Learner
+
+    learner = Learner(CONTRACT, TINY, Path(sys.argv[1]), SETTINGS)
+    for msg in stream(range(1, 10_000), people={(e, 2) for e in range(10_000)}):
+        if learner.ingest(msg):
+            print(learner.last_seq, flush=True)
+        if msg.seq > learner.last_seq:
+            raise SystemExit("a gap")
+        drain(learner)
+        if msg.seq % 10 == 0:
+            learner.next_weights()
+            learner.save()
+""")
+
+
+def test_a_killed_learner_keeps_every_transition_that_it_acknowledged(make_learner, tmp_path):
+    pretrained(make_learner, tmp_path).close()
+    here = Path(__file__).resolve().parent
+    before = 0
+    for count in (40, 75):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(here), str(here.parent)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        lines = process.communicate()[0].split("\n")
+        acknowledged = max([int(line) for line in lines if line.isdigit()], default=count)
+        learner = make_learner()
+        assert learner.pretrained
+        assert learner.last_seq == learner.online.stored >= max(acknowledged, before)
+        assert learner.version >= learner.agent.updates // 10
+        person = (learner.last_seq + 2) // 5  # every third of five steps
+        assert learner.offline.stored == 12 + person
+        before = learner.last_seq
+        learner.close()
+        drained = make_learner()
+        drain(drained)
+        assert drained.agent.updates == max(0, before - SETTINGS.learning_starts)
+        drained.close()

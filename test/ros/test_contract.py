@@ -1,0 +1,202 @@
+import copy
+import dataclasses
+
+import pytest
+import yaml
+from loop_messages import CONTRACT, ROBOT, TASK_FILE
+
+from hilrl_ros.contract import ContractError, contract_from_dict, contract_hash, load_contract
+from hilrl_ros.settings import load_agent_settings
+
+ROBOT_YAML = yaml.safe_load(ROBOT.read_text())
+TASK_YAML = yaml.safe_load(TASK_FILE.read_text())
+GONE = object()
+
+
+def changed(raw, path, value):
+    """A copy of `raw` with one value replaced, added or (GONE) removed."""
+    raw = copy.deepcopy(raw)
+    at = raw
+    for key in path[:-1]:
+        at = at[key]
+    if value is GONE:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return raw
+
+
+def load(tmp_path, robot=ROBOT_YAML, task=TASK_YAML):
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot, sort_keys=False))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(task, sort_keys=False))
+    return load_contract(tmp_path / "arm.yaml", tmp_path / "job.yaml")
+
+
+CUBE = {"name": "x", "topic": "cube/pose", "field": "pose.position.x", "unit": "m"}
+JOINT = {"name": "x", "topic": "joint_states", "field": "position[gripper]", "unit": "rad"}
+ROBOT_ERRORS = [
+    (
+        ("controlrate",),
+        10.0,
+        r"arm\.yaml\.controlrate: unknown key; did you mean 'control_rate'\?; allowed: ",
+    ),
+    (("control_rate",), GONE, r"arm\.yaml: key 'control_rate' is missing; required: robot, model"),
+    (("control_rate",), "fast", r"arm\.yaml\.control_rate: is 'fast', expected a number from 0\.1 to 1000"),
+    (("control_rate",), float("nan"), r"arm\.yaml\.control_rate: is nan, expected a number"),
+    (("control_rate",), True, r"arm\.yaml\.control_rate: is True, expected a number"),
+    (("max_joint_speed",), 0, r"arm\.yaml\.max_joint_speed: is 0, expected a number from 0\.01 to 100"),
+    (("model", "tipframe"), "x", r"arm\.yaml\.model\.tipframe: unknown key; did you mean 'tip_frame'\?"),
+    (("joints",), "all", r"arm\.yaml\.joints: is 'all', expected a list of unique joint names"),
+    (("joints",), ["a", "a"], r"arm\.yaml\.joints: is \['a', 'a'\], expected a list of unique joint names"),
+    (("gripper_joint",), "hand", r"arm\.yaml\.gripper_joint: 'hand' is not one of shoulder_pan, "),
+    (("home", "gripper"), GONE, r"arm\.yaml\.home: key 'gripper' is missing"),
+    (("home", "gripper"), 9, r"arm\.yaml\.home\.gripper: is 9, expected a number from -7 to 7"),
+    (("home", "griper"), 0, r"arm\.yaml\.home\.griper: unknown key; did you mean 'gripper'\?"),
+    (("box", "min"), [0.3, 0, 0.2], r"arm\.yaml\.box: min .* must be three metres each, min below max"),
+    (("box", "max"), [0.3, 0.1], r"arm\.yaml\.box: .* must be three metres each"),
+    (("box", "max"), None, r"arm\.yaml\.box: .* max None must be three metres each"),
+    (("box", "max"), ["a", "b", "c"], r"arm\.yaml\.box: .* must be three metres each"),
+    (("action", "type"), "ee", r"arm\.yaml\.action\.type: is 'ee', expected one of ee_delta, joint_delta,"),
+    (("action", "scale"), {}, r"arm\.yaml\.action\.scale: is \{\}, expected names with numbers"),
+    (
+        ("action", "scale", "w"),
+        1,
+        r"arm\.yaml\.action\.scale\.w: unknown name for ee_delta; allowed: x, y, z",
+    ),
+    (("action", "scale", "x"), 0, r"arm\.yaml\.action\.scale\.x: is 0, expected a number from 1e-06 to 10"),
+    (("state",), {}, r"arm\.yaml\.state: is \{\}, expected a list of \{name, topic, field, unit\}"),
+    (("state", 0, "units"), "m", r"arm\.yaml\.state\[0\]\.units: unknown key; did you mean 'unit'\?"),
+    (("state", 0, "field"), "data", r"arm\.yaml\.state\[0\]\.field: 'data' does not tell the message type"),
+    (("state", 6, "field"), "tip.w", r"arm\.yaml\.state\[6\]\.field: 'tip\.w' is unknown; allowed: tip\.x"),
+    (
+        ("cameras",),
+        ["front"],
+        r"arm\.yaml\.cameras: is \['front'\], expected names with \{topic, size, crop\}",
+    ),
+    (
+        ("cameras", "wrist"),
+        {"topic": "t", "sise": [1, 1]},
+        r"arm\.yaml\.cameras\.wrist\.sise: unknown key; did you mean 'size'\?; allowed: crop, size, topic",
+    ),
+    (
+        ("cameras", "wrist"),
+        {"topic": "t", "size": [0, 8]},
+        r"arm\.yaml\.cameras\.wrist\.size: is \[0, 8\], expected \[height, width\] in pixels",
+    ),
+    (
+        ("cameras", "wrist"),
+        {"topic": "t", "size": [8, 8], "crop": [0, 0, 0, 8]},
+        r"arm\.yaml\.cameras\.wrist\.crop: is \[0, 0, 0, 8\], expected \[x, y, width, height\]",
+    ),
+    (("sim",), 3, r"arm\.yaml\.sim: is 3, expected a mapping"),
+]
+TASK_ERRORS = [
+    (("rewards",), {}, r"job\.yaml\.rewards: unknown key; did you mean 'reward'\?"),
+    (("success",), GONE, r"job\.yaml: key 'success' is missing"),
+    (("reward",), ["success"], r"job\.yaml\.reward: is \['success'\], expected a mapping"),
+    (("max_episode_steps",), 0, r"job\.yaml\.max_episode_steps: is 0, expected a whole number of at least 1"),
+    (("max_episode_steps",), 9.5, r"job\.yaml\.max_episode_steps: is 9\.5, expected a whole number"),
+    (("state",), [JOINT, JOINT], r"job\.yaml\.state: 'x' stands twice; names must be unique"),
+    (("state",), [JOINT | {"name": "tip_x"}], r"job\.yaml\.state: 'tip_x' stands twice"),
+    (
+        ("state",),
+        [CUBE | {"minus": "later"}, CUBE | {"name": "later"}],
+        r"job\.yaml\.state\.x\.minus: 'later' is not an earlier entry",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), ROBOT_ERRORS, ids=lambda v: str(v)[:30])
+def test_each_wrong_key_of_a_robot_is_one_sentence(tmp_path, path, value, message):
+    with pytest.raises(ContractError, match=message) as error:
+        load(tmp_path, robot=changed(ROBOT_YAML, path, value))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("path", "value", "message"), TASK_ERRORS, ids=lambda v: str(v)[:30])
+def test_each_wrong_key_of_a_task_is_one_sentence(tmp_path, path, value, message):
+    with pytest.raises(ContractError, match=message) as error:
+        load(tmp_path, task=changed(TASK_YAML, path, value))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_lists_what_exists():
+    with pytest.raises(
+        ContractError, match=r"robot 'so100' is unknown; did you mean 'so101'\?; there are: .*so101"
+    ):
+        load_contract("so100")
+    with pytest.raises(ContractError, match=r"task 'fly' is unknown; there are: .*pick_cube.*reach"):
+        load_contract("so101", "fly")
+    with pytest.raises(ContractError, match=r"nowhere\.yaml: no such file; give a path"):
+        load_contract("nowhere.yaml")
+
+
+def test_broken_yaml_names_file_and_line(tmp_path):
+    (tmp_path / "arm.yaml").write_text("robot: a\njoints: [a, b\nhome: {}\n")
+    with pytest.raises(ContractError, match=r"arm\.yaml line 3: not valid YAML"):
+        load_contract(tmp_path / "arm.yaml")
+    (tmp_path / "arm.yaml").write_text("- a\n")
+    with pytest.raises(ContractError, match=r"arm\.yaml: holds list, expected a mapping"):
+        load_contract(tmp_path / "arm.yaml")
+
+
+def test_a_checkpoint_gives_the_same_contract_back():
+    again = contract_from_dict(yaml.safe_load(yaml.safe_dump(CONTRACT.to_dict())))
+    assert again == CONTRACT
+    assert again.hash() == CONTRACT.hash() == contract_hash(CONTRACT.to_dict())
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys_and_integers(tmp_path):
+    robot = dict(reversed(ROBOT_YAML.items())) | {"control_rate": 10}
+    assert load(tmp_path, robot)[0].hash() == CONTRACT.hash()
+
+
+CAMERA = {"front": {"topic": "front/image_raw", "size": [32, 32]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("control_rate",), 20.0),
+        (("state", 0, "unit"), "deg"),
+        (("cameras",), CAMERA),
+        (("action", "scale", "x"), 0.02),
+        (("action", "scale"), {"x": 0.015, "y": 0.015, "z": 0.015, "yaw": 0.1, "gripper": 0.3}),
+        (("box", "min"), [0.1, -0.15, 0.0]),
+    ],
+    ids=str,
+)
+def test_the_hash_changes_with_all_that_matters_to_a_policy(tmp_path, path, value):
+    assert load(tmp_path, changed(ROBOT_YAML, path, value))[0].hash() != CONTRACT.hash()
+
+
+def test_what_only_a_simulator_needs_is_no_part_of_the_contract(tmp_path):
+    assert load(tmp_path, changed(ROBOT_YAML, ("sim", "friction"), 2.0))[0].hash() == CONTRACT.hash()
+    assert "sim" not in CONTRACT.to_dict()
+
+
+def test_a_task_adds_state_cameras_and_its_own_action_space(tmp_path):
+    task = TASK_YAML | {"cameras": CAMERA, "action": {"type": "joint_delta", "scale": {"gripper": 0.1}}}
+    contract, loaded = load(tmp_path, task=task)
+    assert contract.state_names[-6:] == ("cube_x", "cube_y", "cube_z", "cube_dx", "cube_dy", "cube_dz")
+    assert contract.cameras["front"].size == (32, 32)
+    assert (contract.action.type, contract.action.names) == ("joint_delta", ("gripper",))
+    assert loaded.max_episode_steps == 80
+    cropped = dataclasses.replace(contract.cameras["front"], crop=(1, 2, 3, 4))
+    contract = dataclasses.replace(contract, cameras={"front": cropped})
+    assert contract_from_dict(contract.to_dict()) == contract
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("chunk_size: 2\n", r"key 'algorithm' is missing; it names the algorithm"),
+        ("algorithm: sac\nchunk_size: 0\n", r"chunk_size: is 0, expected a whole number from 1 to 1000"),
+        ("algorithm: [sac\n", r"a\.yaml line 2: not valid YAML"),
+        ("sac\n", r"a\.yaml: holds str, expected a mapping"),
+    ],
+)
+def test_wrong_agent_settings_are_one_sentence(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ContractError, match=message):
+        load_agent_settings(tmp_path / "a.yaml")
