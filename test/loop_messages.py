@@ -20,8 +20,9 @@ CUBE_Z = CONTRACT.state_names.index("cube_z")
 
 
 def joint_state(stamp_ns, positions=HOME, names=CONTRACT.joints):
-    """A joint state, at home if nothing else is said."""
-    msg = JointState(name=list(names), position=[float(v) for v in positions])
+    """A joint state, at home if nothing else is said; each joint's speed is a tenth of its position."""
+    positions = [float(v) for v in positions]
+    msg = JointState(name=list(names), position=positions, velocity=[v / 10 for v in positions])
     msg.header.stamp = to_time(stamp_ns)
     return msg
 
@@ -31,6 +32,7 @@ def pose(stamp_ns, x, y, z):
     msg = PoseStamped()
     msg.header.stamp = to_time(stamp_ns)
     msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = x, y, z
+    msg.pose.orientation.z = 0.2
     return msg
 
 

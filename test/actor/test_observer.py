@@ -48,7 +48,8 @@ def test_values_and_differences_are_those_of_the_messages():
     made.add("cube/pose", pose(START, 0.21, -0.03, 0.0125))
     msg = made.add("joint_states", joint_state(START, q[::-1], names))
     tip, _ = Kinematics(CONTRACT).forward(q)
-    expected = [*q, *tip, 0.21, -0.03, 0.0125, *(np.array([0.21, -0.03, 0.0125]) - tip)]
+    cube = np.array([0.21, -0.03, 0.0125])
+    expected = [*q, q[-1] / 10, *tip, *cube, 0.2, *(cube - tip)]
     assert np.array(msg.state) == pytest.approx(expected, abs=1e-6)
     assert (msg.episode, msg.step, nanoseconds(msg.header.stamp)) == (1, 0, START)
     assert msg.header.frame_id == "base_link"
