@@ -6,7 +6,7 @@ VENV := .venv/bin
 # Only variables that are set are passed on, the launch file has the defaults.
 SIM_ARGUMENTS = $(if $(TASK),task:=$(TASK)) $(if $(AGENT),agent:=$(AGENT)) $(if $(SEED),seed:=$(SEED)) $(ARGS)
 
-.PHONY: help setup sim test lint clean
+.PHONY: help setup sim test lint docs clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ test: setup ## run the tests: make test TESTS=test/cli
 lint: setup ## check style and format
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
+
+docs: setup ## write docs/reference from the code
+	@$(VENV)/python tools/reference.py
 
 clean: ## remove the environment and everything built in it
 	rm -rf .venv .setup-log .setup-lock

@@ -11,7 +11,7 @@ from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import floats, to_time
 
 CONFIG = Path(__file__).parents[1] / "config"
-ROBOT, TASK_FILE = CONFIG / "robots/so101.yaml", CONFIG / "tasks/pick_cube.yaml"
+ROBOT, TASK_FILE = CONFIG / "robots/so101.yaml", Path(__file__).parent / "cube_task.yaml"
 CONTRACT, TASK = load_contract(ROBOT, TASK_FILE)
 HOME = np.array(CONTRACT.home)
 MS = 1_000_000
@@ -21,7 +21,9 @@ CUBE_Z = CONTRACT.state_names.index("cube_z")
 
 def joint_state(stamp_ns, positions=HOME, names=CONTRACT.joints):
     """A joint state, at home if nothing else is said."""
-    msg = JointState(name=list(names), position=[float(v) for v in positions])
+    msg = JointState(
+        name=list(names), position=[float(v) for v in positions], velocity=[0.0] * len(positions)
+    )
     msg.header.stamp = to_time(stamp_ns)
     return msg
 

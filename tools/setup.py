@@ -272,7 +272,21 @@ def install_torch(lock: Path) -> None:
             index = ["--extra-index-url", url]
         except OSError as error:
             print(f"      {url} does not answer ({error}): taking PyTorch from pip's own index", flush=True)
-    run([VENV_PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *index, "-r", str(lock)])
+    # The other locks hold for what PyTorch depends on: it would bring a setuptools too new for colcon.
+    constraint = ["--constraint", str(REQUIREMENTS / "python.txt")]
+    run(
+        [
+            VENV_PYTHON,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            *index,
+            *constraint,
+            "-r",
+            str(lock),
+        ]
+    )
 
 
 def build_workspace(over_ros: bool, fingerprints: str) -> None:

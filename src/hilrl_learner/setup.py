@@ -12,7 +12,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/hilrl_learner"]),
         ("share/hilrl_learner", ["package.xml"]),
     ],
-    install_requires=["setuptools"],
+    install_requires=["setuptools", "torch>=2.4"],
     zip_safe=True,
     entry_points={
         "console_scripts": [

@@ -12,6 +12,6 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/hilrl_ros"]),
         ("share/hilrl_ros", ["package.xml"]),
     ],
-    install_requires=["setuptools"],
+    install_requires=["setuptools", "mujoco>=3.10", "tensorboard"],
     zip_safe=True,
 )

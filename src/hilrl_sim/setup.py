@@ -12,7 +12,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/hilrl_sim"]),
         ("share/hilrl_sim", ["package.xml"]),
     ],
-    install_requires=["setuptools"],
+    install_requires=["setuptools", "mujoco>=3.10"],
     zip_safe=True,
     entry_points={
         "console_scripts": [

@@ -53,19 +53,19 @@ def rollout(env, act, buffer=None, episode=0, controller=0, after_step=lambda: N
 
 
 @pytest.mark.learns
-@pytest.mark.parametrize("horizon", [1, 3])
-def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path, horizon):
+def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path):
     tune_process(1)
-    spec = PolicySpec(4, 2, horizon=horizon)
+    spec = PolicySpec(4, 2)
     online, offline = (ReplayBuffer(tmp_path / name, spec, 20_000) for name in ("online", "offline"))
     options = {"batch_size": 128, "hidden": [64, 64], "learning_rate": 1e-3, "tau": 0.01, "gamma": 0.95}
+    options |= {"utd_ratio": 2, "bc_loss_weight": 1.0}
     agent = make_agent("sac", spec, options)
     env, rng = Reach(0), np.random.default_rng(0)
-    for episode in range(-3, 0):
+    for episode in range(-10, 0):
         rollout(env, lambda seen: env.expert(), offline, episode, controller=1)
     agent.fit_normalizer(np.random.default_rng(1).uniform(-1, 1, (500, 4)))
-    for _ in range(300):
-        agent.pretrain(offline.sample(128, rng, horizon))
+    for _ in range(500):
+        agent.pretrain(offline.sample(128, rng))
 
     def rate():
         return np.mean(
@@ -76,16 +76,16 @@ def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path, horizo
 
     def learn():
         if online.samplable:
-            agent.update(sample_mixed(online, offline, agent.batch_size, rng, horizon, agent.n_step))
+            agent.update(sample_mixed(online, offline, agent.batch_size, rng))
 
     episode = 0
     while online.stored < 2500:
         rollout(env, lambda seen: agent.act(seen, True, online.stored)[0], online, episode, after_step=learn)
         episode += 1
     learnt = rate()
-    print(f"horizon {horizon}: cloned {cloned:.2f}, learnt {learnt:.2f}")
-    assert cloned < 0.8
-    assert learnt >= 0.9
+    assert cloned < 0.8, "cloning alone suffices: the task proves nothing"
+    assert learnt >= 0.85
+    assert learnt >= cloned + 0.1
 
 
 def test_the_gymnasium_example_runs():

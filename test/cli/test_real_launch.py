@@ -15,6 +15,7 @@ launch_ros = pytest.importorskip(
 )
 ROOT = Path(__file__).parents[2]
 PROJECT = sorted((ROOT / "launch").glob("*.launch.yaml"))
+PYTHON = sorted((ROOT / "launch").glob("*.launch.py"))
 
 
 def parameters_in_place(command):
@@ -146,3 +147,11 @@ def test_the_launch_files_of_the_suite(path, tmp_path, monkeypatch):
     arguments = launch_file.declared_arguments(path).values()
     given = {a.name: "1" for a in arguments if a.default is None}
     compare(path, given, tmp_path / "parameters", monkeypatch)
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=[path.name for path in PYTHON])
+def test_python_launch_files_declare_the_arguments_of_the_yaml(path):
+    from launch.launch_description_sources import get_launch_description_from_any_launch_file
+
+    arguments = get_launch_description_from_any_launch_file(str(path)).get_launch_arguments()
+    assert {a.name for a in arguments} == set(launch_file.declared_arguments(path.with_suffix(".yaml")))

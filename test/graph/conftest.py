@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -56,9 +57,9 @@ class Launched:
     def node(self, name: str) -> psutil.Process | None:
         """Return the process of a node."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            command = child.cmdline()
-            if any(word == f"__node:={name}" for word in command):
-                return child
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may be ending
+                if f"__node:={name}" in child.cmdline():
+                    return child
         return None
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from hilrl_data.bags import episode_folders, read_steps
 
 from .test_training_run import SMALL, run  # noqa: F401  the finished run is shared

@@ -7,9 +7,10 @@ import signal
 import numpy as np
 import pytest
 import yaml
+from rosbags.rosbag2 import Reader
+
 from hilrl_agents.replay import ReplayBuffer
 from hilrl_agents.spec import PolicySpec
-from rosbags.rosbag2 import Reader
 
 pytestmark = pytest.mark.graph
 
@@ -110,5 +111,9 @@ def test_film_and_curve_can_be_looked_at(run):
 def test_no_process_is_left(run):
     import psutil
 
-    left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(run.folder.parent) in " ".join(p.info["cmdline"] or [])]
+    left = [
+        p.pid
+        for p in psutil.process_iter(["cmdline"])
+        if str(run.folder.parent) in " ".join(p.info["cmdline"] or [])
+    ]
     assert left == []

@@ -15,16 +15,12 @@ MANIFESTS = [ROOT / "package.xml", *sorted((ROOT / "src").glob("*/package.xml"))
 PYTHON = [m.parent for m in MANIFESTS if (m.parent / "setup.py").is_file()]
 # What rosdep calls a module, where that is not the module's own name.
 ROSDEP = {
-    "gymnasium": "python3-gymnasium-pip",
+    "PIL": "python3-pil",
     "matplotlib": "python3-matplotlib",
-    "mujoco": "python3-mujoco-pip",
     "numpy": "python3-numpy",
     "psutil": "python3-psutil",
     "pygame": "python3-pygame",
     "rich": "python3-rich",
-    "rosbags": "python3-rosbags-pip",
-    "tensorboard": "python3-tensorboard-pip",
-    "torch": "python3-pytorch-pip",
     "yaml": "python3-yaml",
 }
 

@@ -41,6 +41,19 @@ def test_the_same_seed_and_targets_give_the_same_states_bit_for_bit(sim):
     assert np.array_equal(first, wander(Simulation(CONTRACT, TASK, seed=7), 0))
 
 
+def test_a_period_cut_into_ticks_gives_the_same_motion(sim):
+    target = HOME + 0.1
+    sim.reset(7)
+    sim.step(target)
+    sim.step(target)
+    whole = sim.joint_position
+    sim.reset(7)
+    for _ in range(20):
+        sim.step(target, CONTRACT.period / 10)
+    assert sim.joint_position == pytest.approx(whole, abs=1e-9)
+    assert sim.time == pytest.approx(2 * CONTRACT.period)
+
+
 def test_another_seed_gives_another_start(sim):
     sim.reset(1)
     joints, cube = sim.joint_position, sim.object_poses()["cube"]
@@ -72,7 +85,7 @@ def test_objects_lie_where_the_task_says_and_the_tip_starts_near_home(sim):
         assert pos[2] == pytest.approx(TASK.scene["objects"]["cube"]["size"][2] / 2, abs=5e-4)
         tip, R = sim.kinematics.forward(sim.joint_position)
         assert np.abs(tip - home).max() < TASK.scene["home_spread"] + 2e-3
-        assert pytest.approx(R_home, abs=0.15) == R  # at the top the wrist meets its limit
+        assert pytest.approx(R_home, abs=0.3) == R  # at the top the wrist meets its limit
         assert np.abs(sim.joint_velocity).max() < 0.05
     for values, axis in zip(np.array(seen).T, ("x", "y", "yaw"), strict=True):
         low, high = spawn[axis]
@@ -173,3 +186,38 @@ def test_a_wrong_sim_section_is_one_clear_sentence(key, value, message):
 def test_sim_settings_are_no_part_of_the_contract():
     other = dataclasses.replace(CONTRACT, sim={})
     assert other.hash() == CONTRACT.hash() and "sim" not in CONTRACT.to_dict()
+
+
+URDF = """<robot name="crane">
+<link name="base_link"/>
+<link name="beam"><collision><geometry><box size="0.04 0.04 0.04"/></geometry></collision>
+  <inertial><mass value="0.2"/>
+  <inertia ixx="1e-4" iyy="1e-4" izz="1e-4" ixy="0" ixz="0" iyz="0"/></inertial></link>
+<link name="hand"><visual><geometry><sphere radius="0.02"/></geometry></visual>
+  <collision><geometry><sphere radius="0.02"/></geometry></collision>
+  <inertial><mass value="0.1"/>
+  <inertia ixx="1e-4" iyy="1e-4" izz="1e-4" ixy="0" ixz="0" iyz="0"/></inertial></link>
+<joint name="slide" type="prismatic"><parent link="base_link"/><child link="beam"/><axis xyz="1 0 0"/>
+  <origin xyz="0 0 0.3"/><limit lower="0" upper="0.5" effort="50" velocity="1"/></joint>
+<joint name="drop" type="prismatic"><parent link="beam"/><child link="hand"/><axis xyz="0 0 1"/>
+  <limit lower="-0.28" upper="0" effort="50" velocity="1"/></joint>
+</robot>"""
+
+
+def test_another_arm_joins_by_its_files_alone(tmp_path, monkeypatch):
+    (tmp_path / "crane").mkdir()
+    (tmp_path / "crane/__init__.py").touch()
+    (tmp_path / "crane/crane.urdf").write_text(URDF)
+    monkeypatch.syspath_prepend(tmp_path)
+    servos = {"kp": 500, "kv": 30, "force": 50, "damping": 1, "frictionloss": 0, "armature": 0.1}
+    sim = Simulation(
+        dataclasses.replace(
+            CONTRACT, robot="crane", joints=("slide", "drop"), gripper_joint="drop", home=(0.2, -0.1),
+            model=dataclasses.replace(CONTRACT.model, package="crane", urdf="*.urdf", tip_frame="hand"),
+            sim={"timestep": 0.002, "servos": servos, "cameras": {}},
+        ),
+        TASK,
+    )  # fmt: skip
+    for _ in range(20):
+        sim.step(np.array([0.3, -0.2]))
+    assert sim.joint_position == pytest.approx([0.3, -0.2], abs=0.01)

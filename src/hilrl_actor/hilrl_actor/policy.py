@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from hilrl_msgs.msg import PolicyWeights
 
 from hilrl_agents.checkpoint import load_checkpoint, unpack_policy
 from hilrl_agents.registry import make_agent
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.tuning import tune_process
 from hilrl_ros.contract import Contract
 from hilrl_ros.settings import AgentSettings
 
@@ -33,7 +33,7 @@ class Policy:
     @classmethod
     def untrained(cls, contract: Contract, settings: AgentSettings) -> Policy:
         """Make a policy that waits for its first weights."""
-        torch.set_num_threads(1)
+        tune_process()
         spec = PolicySpec.from_contract(contract.to_dict(), settings.chunk_size)
         return cls(contract, make_agent(settings.algorithm, spec, settings.options))
 
@@ -44,7 +44,7 @@ class Policy:
         Raises:
             CheckpointError: It is no checkpoint, or of another contract; names the differing key.
         """
-        torch.set_num_threads(1)
+        tune_process()
         agent, checkpoint = load_checkpoint(folder, contract.to_dict(), policy_only=True)
         return cls(contract, agent, max(1, checkpoint.counters["policy_version"]))
 

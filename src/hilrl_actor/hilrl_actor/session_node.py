@@ -10,15 +10,15 @@ from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, Operator
 from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 
+from hilrl_actor.curves import draw, read_curve
 from hilrl_actor.session import PHASE_NAMES, PLANS, Goals, Session, write_json
-from hilrl_data.curves import draw, read_curve
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.metrics import EventLog
 from hilrl_ros.node import UserError, declare, param, run
 
-# a film needs its camera to be there before the episode begins
-_CAMERA_S = 2.0
+# recorder and film must be connected to everything before the first episode that they keep
+_SETTLE_S = 2.0
 _RECORDING_S = 5.0
 _STATUS_S = 0.5
 _CONTROLLERS = {Action.POLICY: "policy", Action.PERSON: "person", Action.NOBODY: "nobody"}
@@ -30,7 +30,7 @@ class SessionParams:
 
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
-    agent: str = param("sac", "Algorithm, for the summary")
+    agent: str = param("none", "Algorithm, for the summary")
     plan: str = param("learn", "What the run does", choices=tuple(PLANS))
     seed: int = param(0, "Seed of all scenes", bounds=(0, 10**6))
     runs_dir: str = param("runs", "Folder of the runs")
@@ -44,6 +44,9 @@ class SessionParams:
     max_steps: int = param(20_000, "Robot steps at which training ends anyway", bounds=(1, 10**9))
     evaluate_episodes: int = param(50, "Episodes of an evaluation", bounds=(1, 10_000))
     showcase_episodes: int = param(3, "Episodes of the final policy that are filmed", bounds=(0, 100))
+    stall_timeout: float = param(
+        30.0, "A new episode begins when nothing moved for so long; 0: never", unit="s", bounds=(0.0, 3600.0)
+    )
     explore: bool = param(False, "Sample from the policy also where it is measured")
 
 
@@ -67,7 +70,7 @@ class SessionNode(Node):
         self.executed: Action | None = None
         self.reward: Reward | None = None
         self.recorded: Recording | None = None
-        self.waiting_since = time.monotonic()
+        self.waiting_since = self.moved_at = time.monotonic()
         self.resetting = False
         self.stage = "begin"
         self.train_since: float | None = None
@@ -130,6 +133,11 @@ class SessionNode(Node):
         elif self.stage == "reset":
             if not self.resetting:
                 self.ask_reset()
+        elif self.stage == "episode" and self._stands_still():
+            self.get_logger().warning(
+                f"episode {session.episode}: no action for {self.params.stall_timeout:g} s; a new one begins"
+            )
+            self.stage = "begin"
         elif self.stage == "record" and (
             self.recorded or time.monotonic() - self.waiting_since > _RECORDING_S
         ):
@@ -140,6 +148,12 @@ class SessionNode(Node):
                 self.stage = "begin"
             else:
                 self.count()
+
+    def _stands_still(self) -> bool:
+        # a simulator or driver that was restarted no longer knows the episode
+        limit = self.params.stall_timeout
+        paused = self.announcement.status == Episode.PAUSED
+        return bool(limit) and not paused and time.monotonic() - self.moved_at > limit
 
     def leave(self) -> None:
         """Go to the next phase."""
@@ -154,8 +168,10 @@ class SessionNode(Node):
             current = self.learner.phase == phase and self.actor.policy_version == self.learner.policy_version
             if not current:
                 return False
-        camera = _CAMERA_S if self.session.phase == "showcase" else 0.0
-        return time.monotonic() - self.waiting_since >= camera
+        if self.session.phase == "demonstrate" and not self.count_publishers("recording"):
+            self.waiting_since = time.monotonic()  # the recorder is not there yet
+        settle = _SETTLE_S if self.session.phase in ("demonstrate", "showcase") else 0.0
+        return time.monotonic() - self.waiting_since >= settle
 
     def _policy_is_there(self) -> bool:
         return self.learner.state == LearnerStatus.LEARNING and self.actor.policy_version >= 1
@@ -189,13 +205,14 @@ class SessionNode(Node):
             self.get_logger().error(f"reset failed: {why}; it is tried again", throttle_duration_sec=5.0)
             return
         self.announcement.header.stamp = response.stamp
-        self.stage = "episode"
+        self.stage, self.moved_at = "episode", time.monotonic()
         self.publisher.publish(self.announcement)
 
     def on_executed(self, msg: Action) -> None:
         """Count a step."""
         if self.stage != "episode" or msg.episode != self.announcement.episode:
             return
+        self.moved_at = time.monotonic()
         if self.executed is None or msg.step > self.executed.step:
             self.steps += 1
             self.person_steps += msg.controller == Action.PERSON
@@ -277,6 +294,7 @@ class SessionNode(Node):
         elif msg.event == OperatorEvent.PAUSE:
             paused = self.announcement.status == Episode.PAUSED
             self.announcement.status = Episode.RUNNING if paused else Episode.PAUSED
+            self.moved_at = time.monotonic()
             self.publisher.publish(self.announcement)
 
     def on_learner(self, msg: LearnerStatus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,9 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[:1] == [name]:  # only this one is imported: some need torch
             module = importlib.import_module(f"{__package__}.commands.{name}")
             module.add_arguments(subparser)
-    arguments = parser.parse_args(argv)
+    # argparse takes positional words only in one piece; name:=value may stand anywhere
+    words = [word for word in argv if ":=" in word]
+    arguments = parser.parse_args([word for word in argv if ":=" not in word])
+    if words and not hasattr(arguments, "arguments"):
+        parser.error(f"{arguments.command} takes no launch arguments, given {' '.join(words)}")
+    if words:
+        arguments.arguments = [*arguments.arguments, *words]
     try:
         return module.run(arguments)
     except UserError as error:
         print(f"hilrl {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -16,6 +16,7 @@ from typing import IO, Protocol
 
 from .launch_file import Process
 
+STARTING = 5.0  # s, how long a process may be busy with imports
 CRASHES, CRASH_WINDOW = 5, 60.0  # as many ends within so many seconds are a crash loop
 _TICK = 0.05  # s, how late an end or a due restart is noticed
 _PR_SET_PDEATHSIG = 1
@@ -97,7 +98,9 @@ class Supervisor:
             self.stopped_at = time.monotonic()
             for child in self.children:
                 child.restart_at = None
-                child.signal(signal.SIGINT)
+                # while it imports, Python would answer SIGINT with a traceback
+                young = time.monotonic() - child.started_at < STARTING
+                child.signal(signal.SIGTERM if young else signal.SIGINT)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.signals += 1
@@ -120,7 +123,7 @@ class Supervisor:
                 self._escalate(child)
 
     def _start(self, child: _Child) -> None:
-        child.restart_at = None
+        child.restart_at, child.started_at = None, time.monotonic()
         process = child.process
         try:
             child.popen = subprocess.Popen(
@@ -219,6 +222,7 @@ class _Child:
         self.log: IO[bytes] | None = None
         self.partial: dict[IO[bytes], bytes] = {}
         self.restart_at: float | None = None
+        self.started_at = 0.0
         self.ends: deque[float] = deque(maxlen=1000)
         self.sent: set[int] = set()
 

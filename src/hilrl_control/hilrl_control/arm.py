@@ -6,11 +6,12 @@ the gate is what is reported as executed, so the learner sees the motion that ha
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
-from hilrl_ros.contract import Contract
+from hilrl_ros.contract import EE_AXES, Contract
 from hilrl_ros.kinematics import Kinematics, matrix_rpy, rpy_matrix
 
 LEASH_PERIODS = 2.0  # a target runs at most this many full actions ahead of what was measured
@@ -68,6 +69,12 @@ class ArmController:
             self._slots = [(i, axes.index(n)) for i, n in enumerate(self._names) if n in axes]
         else:
             self._index = np.array([contract.joints.index(n) for n in self._names])
+        # a person moves the tip, whatever the policy's action space is
+        self._hand = (
+            self
+            if contract.action == contract.motion
+            else ArmController(dataclasses.replace(contract, action=contract.motion))
+        )
         self._target: np.ndarray | None = None
         self._pose = np.zeros(6)  # ee_delta: commanded x, y, z and roll, pitch, yaw relative to home
 
@@ -100,11 +107,50 @@ class ArmController:
             ValueError: `reset` was never called.
         """
         target = self.hold()
-        action = np.zeros(len(self._names))
-        if self._type == "joint_position":
-            span = (self._high - self._low)[self._index]
-            action = 2.0 * (target - self._low)[self._index] / span - 1.0
-        return Executed(target, action)
+        if self._type == "ee_delta":
+            return Executed(target, np.zeros(len(self._names)))
+        return Executed(target, self._joint_action(target, target))
+
+    def move(self, q_measured: np.ndarray, motion: np.ndarray) -> Executed:
+        """Command one control period by a person's motion of the tip.
+
+        Args:
+            q_measured: Measured joint positions [n], rad.
+            motion: x, y, z, roll, pitch, yaw, gripper [7] in [-1, 1], in units of the contract's `motion`;
+                components that it does not name do nothing.
+
+        Returns:
+            The targets, and the action of the contract's own space that leads to them.
+
+        Raises:
+            ValueError: See `step`.
+        """
+        motion = self._check("motion", motion, len(EE_AXES))
+        action = motion[[EE_AXES.index(name) for name in self.contract.motion.names]]
+        if self._hand is self:
+            return self.step(q_measured, action)
+        old = self.hold()
+        hand = self._hand
+        hand._target, hand._pose = old, hand._pose_of(old)
+        change = hand.step(q_measured, action).target - old
+        if self._type == "ee_delta":
+            moved = hand._pose - self._pose_of(old)
+            scale = np.array([self._ee_scale[slot] for _, slot in self._slots])
+            wanted = np.array([moved[slot] for _, slot in self._slots])
+        elif self._type == "joint_delta":
+            scale, wanted = self._scale, change[self._index]
+        else:
+            scale, wanted = np.full(len(self._index), np.inf), change[self._index]
+        # slower than the person asks, where one action of the policy could not do it
+        change *= min(1.0, float(np.min(scale / np.maximum(np.abs(wanted), 1e-9))))
+        target = old + change
+        pose = self._pose_of(target)
+        if self._type == "ee_delta":
+            executed = np.clip(self._ee_action(old, self._pose_of(old), target, pose), -1.0, 1.0)
+        else:
+            executed = self._joint_action(old, target)
+        self._target, self._pose = target, pose
+        return Executed(target.copy(), executed)
 
     def step(self, q_measured: np.ndarray, action: np.ndarray) -> Executed:
         """Command one control period.
@@ -151,16 +197,32 @@ class ArmController:
         back = LEAD_BACK * self.contract.period
         target = self._gate(old, new, np.maximum(reach[:3], back))
         pose = self._reached(pose, target)
+        executed = self._ee_action(old, self._pose, target, pose)
+        self._target, self._pose = target, pose
+        return Executed(target.copy(), np.clip(executed, -1.0, 1.0))
+
+    def _ee_action(
+        self, old: np.ndarray, old_pose: np.ndarray, target: np.ndarray, pose: np.ndarray
+    ) -> np.ndarray:
+        """Return the action [A] that leads from old joints and pose to the new ones (ee_delta)."""
         executed = np.zeros(len(self._names))
-        moved = pose - self._pose
+        moved = pose - old_pose
         moved[3:] = (moved[3:] + np.pi) % (2 * np.pi) - np.pi
         for i, slot in self._slots:
             executed[i] = moved[slot] / self._ee_scale[slot]
         for i, name in enumerate(self._names):
             if name == "gripper":
                 executed[i] = (target[self._gripper] - old[self._gripper]) / self._scale[i]
-        self._target, self._pose = target, pose
-        return Executed(target.copy(), np.clip(executed, -1.0, 1.0))
+        return executed
+
+    def _joint_action(self, old: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return the action [A] in [-1, 1] that leads from old joints to the targets (joint types)."""
+        if self._type == "joint_delta":
+            executed = (target - old)[self._index] / self._scale
+        else:
+            span = (self._high - self._low)[self._index]
+            executed = 2.0 * (target - self._low)[self._index] / span - 1.0
+        return np.clip(executed, -1.0, 1.0)
 
     def _step_joints(self, old: np.ndarray, q: np.ndarray, a: np.ndarray) -> Executed:
         new = old.copy()
@@ -176,13 +238,9 @@ class ArmController:
             arm = np.intersect1d(self._index, self.kinematics.arm)
             new[arm] = back[arm]
         target = self._gate(old, new)
-        if self._type == "joint_delta":
-            executed = (target - old)[self._index] / self._scale
-        else:
-            span = (self._high - self._low)[self._index]
-            executed = 2.0 * (target - self._low)[self._index] / span - 1.0
+        executed = self._joint_action(old, target)
         self._target, self._pose = target, self._pose_of(target)
-        return Executed(target.copy(), np.clip(executed, -1.0, 1.0))
+        return Executed(target.copy(), executed)
 
     def _leashed(self, old: np.ndarray, q: np.ndarray, joint: int, delta: float, scale: float) -> float:
         """Return the joint's target moved by delta, at most so many scales away from the measured."""

@@ -8,9 +8,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from hilrl_control.arm import ArmController
+from hilrl_control.arm import ArmController, Executed
 from hilrl_ros import qos
-from hilrl_ros.contract import EE_AXES, load_contract
+from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
@@ -78,7 +78,7 @@ class ArmControllerNode(Node):
             self.get_logger().error(f"step {msg.step} not executed: {e}", throttle_duration_sec=1.0)
             return
         try:
-            result = self.arm.step(measured, self.action(msg)) if msg.action else self.arm.still()
+            result = self.command(measured, msg)
         except ValueError as e:
             self.get_logger().error(
                 f"command of step {msg.step} refused, the arm holds: {e}", throttle_duration_sec=1.0
@@ -97,21 +97,13 @@ class ArmControllerNode(Node):
         self.done = (report, trajectory)
         self.send(report, trajectory)
 
-    def action(self, msg: Action) -> np.ndarray:
-        """Return the command in the contract's action space [A]."""
-        if msg.space == Action.CONTRACT:
-            return np.array(msg.action)
-        if self.contract.action.type != "ee_delta":
-            raise ValueError(
-                f"an end-effector motion cannot drive the action space '{self.contract.action.type}' of "
-                f"'{self.contract.robot}'"
-            )
-        if len(msg.action) != len(EE_AXES):
-            raise ValueError(
-                f"end-effector motion of {len(msg.action)} numbers, expected {len(EE_AXES)}: {', '.join(EE_AXES)}"
-            )
-        motion = dict(zip(EE_AXES, msg.action, strict=True))
-        return np.array([motion[name] for name in self.contract.action.names])
+    def command(self, measured: np.ndarray, msg: Action) -> Executed:
+        """Return what the arm does for a command."""
+        if not msg.action:
+            return self.arm.still()
+        if msg.space == Action.EE_DELTA:
+            return self.arm.move(measured, np.array(msg.action))
+        return self.arm.step(measured, np.array(msg.action))
 
     def send(self, report: Action, trajectory: JointTrajectory) -> None:
         """Publish what was executed and the joint targets."""

@@ -26,6 +26,15 @@ class Mux:
     person: Action | None = None
     person_seen_ns: int = 0
 
+    def begin_episode(self, stamp_ns: int, person_allowed: bool) -> None:
+        """Note whether the person may take over; forget a reading from later than the episode's beginning.
+
+        Such a reading is from before a simulator's clock was set back; it would count as fresh.
+        """
+        self.person_allowed = person_allowed
+        if self.person is not None and nanoseconds(self.person.header.stamp) > stamp_ns:
+            self.person = None
+
     def on_policy(self, msg: Action, now_ns: int) -> Action | None:
         """Take the policy's action for a step; return what shall be executed if that is known already."""
         self.policy = msg

@@ -8,6 +8,7 @@ from rclpy.node import Node
 
 from hilrl_control.mux import Mux
 from hilrl_ros import qos
+from hilrl_ros.messages import nanoseconds
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
@@ -49,7 +50,7 @@ class MuxNode(Node):
 
     def on_episode(self, msg: Episode) -> None:
         """Learn whether the person may take over in this episode."""
-        self.mux.person_allowed = msg.person
+        self.mux.begin_episode(nanoseconds(msg.header.stamp), msg.person)
 
     def send(self, msg: Action | None) -> None:
         """Publish a decided action."""

@@ -17,6 +17,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from hilrl_ros.messages import Joiner, Step
 
+# unfinished bags lie here, beside the finished ones
 _PARTIAL = ".partial"
 EPISODE_FILE = "episode.json"
 
@@ -51,7 +52,7 @@ class EpisodeInfo:
 class EpisodeWriter:
     """Writes one episode as a rosbag2 bag of its own.
 
-    The folder carries the ending `.partial` until `finish`: a killed recorder leaves nothing that looks whole.
+    It lies in `.partial` beside its final place until `finish`: a killed recorder leaves nothing that looks whole.
 
     Args:
         folder: Folder of the finished bag; must not exist.
@@ -59,7 +60,7 @@ class EpisodeWriter:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.partial = folder.with_name(folder.name + _PARTIAL)
+        self.partial = folder.parent / _PARTIAL / folder.name
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         self.writer = Writer(self.partial, version=9, storage_plugin=StoragePlugin.MCAP)
@@ -122,7 +123,7 @@ def episode_folders(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise BagError(f"{folder}: no such folder; record demonstrations first")
-    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.endswith(_PARTIAL))
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and p.name != _PARTIAL)
     found = [p for p in found if (p / "metadata.yaml").exists()]
     if not found:
         raise BagError(f"{folder}: holds no finished episode (a folder with metadata.yaml and an .mcap file)")

@@ -52,6 +52,8 @@ class RecorderNode(Node):
         self.raw_types = types | _STEP_TOPICS
         self.raw_subscriptions: list = []
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
+        # from the beginning: connecting takes a moment, and the first episode shall be whole
+        self.listen(True)
 
     def on_episode(self, msg: Episode) -> None:
         """Begin an episode's bag, begin or end the film."""

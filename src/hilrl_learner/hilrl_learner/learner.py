@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from hilrl_msgs.msg import Action, Transition
 
 from hilrl_agents.checkpoint import (
@@ -23,6 +22,7 @@ from hilrl_agents.checkpoint import (
 from hilrl_agents.registry import make_agent
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.tuning import tune_process
 from hilrl_data.bags import BagError, episode_folders, read_info, read_steps
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import Step, observation_arrays
@@ -64,7 +64,7 @@ class Learner:
     """
 
     def __init__(self, contract: Contract, agent: AgentSettings, folder: Path, settings: LearnerSettings):
-        torch.set_num_threads(settings.threads)
+        tune_process(settings.threads)
         self.contract, self.folder, self.settings = contract, folder, settings
         self.checkpoint = folder / "checkpoint"
         self.pretrained = has_checkpoint(self.checkpoint)

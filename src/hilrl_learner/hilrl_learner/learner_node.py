@@ -7,20 +7,24 @@ import threading
 import time
 import traceback
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
 from rclpy.node import Node
+from std_msgs.msg import Header
 
-from hilrl_learner.learner import Learner, LearnerSettings
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import to_bytes_field
-from hilrl_ros.messages import floats, seconds
+from hilrl_ros.messages import floats, seconds, to_time
 from hilrl_ros.node import UserError, declare, param, run, step_back
 from hilrl_ros.settings import load_agent_settings
+
+if TYPE_CHECKING:
+    from hilrl_learner.learner import Learner
 
 _CHECKPOINT_S = 10.0
 _PART_BYTES = 1 << 20
@@ -60,6 +64,10 @@ class LearnerNode(Node):
 
     def __init__(self):
         super().__init__("learner")
+        # here, because it takes seconds: an interruption meanwhile shall end as cleanly as any other
+        from hilrl_learner.learner import Learner, LearnerSettings
+
+        self.make = Learner, LearnerSettings
         step_back()
         self.params = declare(self, LearnerParams)
         self.contract, _ = load_contract(self.params.robot, self.params.task)
@@ -86,12 +94,11 @@ class LearnerNode(Node):
     def on_episode(self, msg: Episode) -> None:
         """Enter the run; note its phase."""
         if self.learner is None and msg.run:
-            settings = LearnerSettings(
-                **{name: getattr(self.params, name) for name in LearnerSettings.__dataclass_fields__}
-            )
+            make_learner, make_settings = self.make
+            settings = make_settings(**{f.name: getattr(self.params, f.name) for f in fields(make_settings)})
             folder = Path(self.params.runs_dir) / msg.run
             try:
-                self.learner = Learner(self.contract, self.agent_settings, folder, settings)
+                self.learner = make_learner(self.contract, self.agent_settings, folder, settings)
             except (ValueError, RuntimeError) as e:
                 raise UserError(str(e)) from None
             if self.learner.pretrained:
@@ -139,7 +146,8 @@ class LearnerNode(Node):
             self.pretrain(learner)
         elif learner.due:
             learner.update()
-            if self.newest_stamp - self.pushed_stamp >= self.params.policy_parameters_push_frequency:
+            # robot time may also jump back, when a simulator was restarted
+            if abs(self.newest_stamp - self.pushed_stamp) >= self.params.policy_parameters_push_frequency:
                 self.push(learner)
             if time.monotonic() - self.saved_at > _CHECKPOINT_S:
                 self.save(learner)
@@ -178,6 +186,7 @@ class LearnerNode(Node):
             msg = PolicyWeights(
                 version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
                 sha256=hashlib.sha256(data).hexdigest(), part=i, parts=len(parts),
+                header=self.header(),
                 data=to_bytes_field(np.frombuffer(data[start : start + size], np.uint8)),
             )  # fmt: skip
             self.weights.publish(msg)
@@ -194,6 +203,7 @@ class LearnerNode(Node):
         metrics = learner.metrics
         self.status.publish(
             LearnerStatus(
+                header=self.header(),
                 instance=self.instance,
                 state=self.state,
                 phase=self.entered,
@@ -207,6 +217,10 @@ class LearnerNode(Node):
                 metric_values=floats(metrics.values()),
             )
         )
+
+    def header(self) -> Header:
+        """Return a header with the time of the newest transition."""
+        return Header(stamp=to_time(round(self.newest_stamp * 1e9)))
 
     def close(self) -> None:
         """Stop learning, keep what was learnt."""

@@ -110,6 +110,7 @@ class Contract:
         state: State vector in order.
         cameras: Cameras by name, in order.
         action: Action space.
+        motion: What a full stick of a person's device means: ee_delta, whatever the policy's action space is.
         box_min: Lower bounds of the tip in base_frame, m.
         box_max: Upper bounds of the tip in base_frame, m.
         home: Joint positions (rad) in the order of `joints`.
@@ -126,6 +127,7 @@ class Contract:
     state: tuple[StateEntry, ...]
     cameras: dict[str, Camera]
     action: ActionSpace
+    motion: ActionSpace
     box_min: tuple[float, float, float]
     box_max: tuple[float, float, float]
     home: tuple[float, ...]
@@ -248,11 +250,16 @@ def contract_from_dict(data: dict[str, Any]) -> Contract:
             k: Camera(c["topic"], tuple(c["size"]), tuple(c["crop"]) if c["crop"] else None)
             for k, c in d["cameras"].items()
         },
-        action=ActionSpace(d["action"]["type"], tuple(d["action"]["names"]), tuple(d["action"]["scale"])),
+        action=_action_from_dict(d["action"]),
+        motion=_action_from_dict(d["motion"]),
         box_min=tuple(d["box_min"]),
         box_max=tuple(d["box_max"]),
         home=tuple(d["home"]),
     )
+
+
+def _action_from_dict(data: dict[str, Any]) -> ActionSpace:
+    return ActionSpace(data["type"], tuple(data["names"]), tuple(data["scale"]))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -391,12 +398,23 @@ def _action(where: str, raw: Any, joints: tuple[str, ...]) -> ActionSpace:
     return ActionSpace(kind, tuple(raw["scale"]), scale)
 
 
+def _motion(where: str, raw: Any, action: ActionSpace, joints: tuple[str, ...]) -> ActionSpace:
+    if raw is None:
+        if action.type != "ee_delta":
+            raise ContractError(
+                f"{where}: key 'motion' is missing; with {action.type} actions it says what a full stick of a "
+                "person's device moves, as in 'motion: {x: 0.015, y: 0.015, z: 0.015, gripper: 0.3}'"
+            )
+        return action
+    return _action(f"{where}.motion", {"type": "ee_delta", "scale": raw}, joints)
+
+
 def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: str) -> Contract:
     keys = (
         "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
         "state", "cameras", "action", "box", "home",
     )  # fmt: skip
-    check_keys(file, raw, keys, ("sim",))
+    check_keys(file, raw, keys, ("motion", "sim"))
     check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
     if not _is_names(raw["joints"]):
         raise ContractError(f"{file}.joints: is {raw['joints']!r}, expected a list of unique joint names")
@@ -425,6 +443,11 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
     cameras = _cameras(f"{file}.cameras", raw["cameras"])
     if "cameras" in task:
         cameras |= _cameras(f"{task_file}.cameras", task["cameras"])
+    action = (
+        _action(f"{task_file}.action", task["action"], joints)
+        if "action" in task
+        else _action(f"{file}.action", raw["action"], joints)
+    )
     return Contract(
         robot=str(raw["robot"]),
         model=Model(**{k: str(v) for k, v in raw["model"].items()}),
@@ -434,9 +457,8 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         max_joint_speed=_number(f"{file}.max_joint_speed", raw["max_joint_speed"], 0.01, 100.0),
         state=tuple(state),
         cameras=cameras,
-        action=_action(f"{task_file}.action", task["action"], joints)
-        if "action" in task
-        else _action(f"{file}.action", raw["action"], joints),
+        action=action,
+        motion=_motion(file, raw.get("motion"), action, joints),
         box_min=tuple(float(v) for v in low),
         box_max=tuple(float(v) for v in high),
         home=tuple(_number(f"{file}.home.{j}", raw["home"][j], -7.0, 7.0) for j in joints),

@@ -254,10 +254,10 @@ class Operator:
         turn: Steps that the person keeps control.
     """
 
-    patience = 8
+    patience = 14
     gain = 0.7
-    setback = 5.0
-    turn = 10
+    setback = 8.0
+    turn = 20
 
     def __init__(
         self, contract: Contract, task: Task, seed: int, mode: str = "watch", variation: float = 1.0

@@ -1,5 +1,6 @@
 """Scripted operator node: a simulated person who shows the task, watches, takes over through /joy and lets go."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,9 @@ class OperatorNode(Node):
             return
         self.episode = msg
         mode = "demonstrate" if msg.phase == Episode.DEMONSTRATE else "watch" if msg.person else "off"
-        self.person = Operator(self.contract, self.task, seed=self.seed + msg.episode, mode=mode)
+        # a person's device moves the tip, whatever the policy's action space is
+        contract = dataclasses.replace(self.contract, action=self.contract.motion)
+        self.person = Operator(contract, self.task, seed=self.seed + msg.episode, mode=mode)
         if self.early:
             early, self.early = self.early, None
             self.on_observation(early)
@@ -71,7 +74,7 @@ class OperatorNode(Node):
         held, action = self.person.decide(msg.step, state)
         motion = np.zeros(len(EE_AXES))
         if held:
-            for name, value in zip(self.contract.action.names, action, strict=True):
+            for name, value in zip(self.contract.motion.names, action, strict=True):
                 motion[EE_AXES.index(name)] = value
         axes, buttons = self.mapping.write(held, motion)
         joy = Joy(axes=floats(axes), buttons=buttons)

@@ -17,7 +17,8 @@ import numpy as np
 from hilrl_ros.contract import Contract, ContractError, Task, check_keys
 from hilrl_ros.kinematics import Kinematics, arm_spec
 
-SIM_KEYS = ("timestep", "servos", "split", "friction", "grasp", "cameras")
+SIM_KEYS = ("timestep", "servos", "cameras")
+SIM_OPTIONS = ("split", "friction", "grasp")
 SERVO_KEYS = ("kp", "kv", "force", "damping", "frictionloss", "armature")
 CAMERA_KEYS = ("position", "look_at", "fovy")
 OBJECT_KEYS = ("shape", "size", "spawn")
@@ -96,7 +97,7 @@ def build(contract: Contract, task: Task) -> mujoco.MjModel:
         ContractError: `sim` or `scene` does not fit, the message names the key.
     """
     sim = contract.sim
-    check_keys(f"{contract.robot}.sim", sim, SIM_KEYS)
+    check_keys(f"{contract.robot}.sim", sim, SIM_KEYS, SIM_OPTIONS)
     spec = arm_spec(contract.model)
     spec.option.timestep = float(sim["timestep"])
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
@@ -124,7 +125,7 @@ def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
     A mesh named under `sim.split` becomes several hulls, cut along an axis of its file: the single
     hull of an L-shaped jaw would fill the very gap that objects go into.
     """
-    split = contract.sim["split"]
+    split = contract.sim.get("split", {})
     shapes = _load_meshes(spec)
     for name in split:
         if name not in shapes:
@@ -165,7 +166,7 @@ def _configure(geom: Any, visual: bool, contract: Contract) -> None:
         geom.mass = 0.0
     else:
         geom.condim = 4  # with torsional friction: a pinched object does not spin about the contact
-        geom.friction = [float(contract.sim["friction"]), 0.01, 0.0001]
+        geom.friction = [float(contract.sim.get("friction", 1.0)), 0.01, 0.0001]
 
 
 def _add_meshes(

@@ -42,11 +42,10 @@ class Simulation:
         joints = [self.model.joint(name) for name in contract.joints]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dofs = np.array([joint.dofadr[0] for joint in joints])
-        substeps = round(contract.period / self.model.opt.timestep)
-        if substeps < 1:
+        self._substeps = round(contract.period / self.model.opt.timestep)
+        if self._substeps < 1:
             raise ContractError(f"{contract.robot}.sim.timestep: longer than the control period")
-        self.model.opt.timestep = contract.period / substeps
-        self._ramp = np.arange(1, substeps + 1)[:, None] / substeps
+        self.model.opt.timestep = contract.period / self._substeps
         self._base_pos, self._base_R = self.kinematics.base_pose()
         self._renderer: Renderer | None = None
         self.reset(seed)
@@ -61,7 +60,8 @@ class Simulation:
         for name, item in self._objects.items():
             x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
             self._place(name, np.array([x, y, z]), yaw)
-        self.data.qpos[self._qpos] = self.data.ctrl[:] = self._start(rng)
+        self._target, self._ramp = self._start(rng), 0  # set-point's goal, physics steps left to it
+        self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
         mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
         self.data.time = 0.0
         mujoco.mj_forward(self.model, self.data)
@@ -92,25 +92,34 @@ class Simulation:
             self.data.mocap_quat[body.mocapid[0]] = quat
 
     def step(self, target: np.ndarray, duration: float | None = None) -> None:
-        """Advance by `duration` (s; None: one control period) towards the joint targets [n], rad.
+        """Advance towards the joint targets.
 
-        The servos' set-point runs from the last targets to these in a straight line over that time, as
-        a driver that interpolates would send it.
+        The servos' set-point runs from where it is to new targets in a straight line over one control
+        period, as a driver that interpolates would send it, however finely the period is cut.
+
+        Args:
+            target: Joint targets [n], rad.
+            duration: Seconds to advance, rounded to physics steps; one control period if None.
 
         Raises:
             ValueError: Not n finite numbers; nothing moved.
             RuntimeError: The physics diverged (a time step too long for the gains).
         """
-        target = np.asarray(target, dtype=float)
+        target = np.array(target, dtype=float)
         if target.shape != (len(self._qpos),) or not np.isfinite(target).all():
             raise ValueError(f"joint targets: {target.tolist()}, expected {len(self._qpos)} finite numbers")
-        ramp = self._ramp
-        if duration is not None:
-            substeps = max(1, round(duration / self.model.opt.timestep))
-            ramp = np.arange(1, substeps + 1)[:, None] / substeps
-        for ctrl in self.data.ctrl + ramp * (target - self.data.ctrl):
+        if not np.array_equal(target, self._target):
+            self._target, self._ramp = target, self._substeps
+        steps = self._substeps if duration is None else max(1, round(duration / self.model.opt.timestep))
+        ramp = min(steps, self._ramp)
+        share = np.arange(1, ramp + 1)[:, None] / max(1, self._ramp)
+        for ctrl in self.data.ctrl + share * (target - self.data.ctrl):
             self.data.ctrl[:] = ctrl
             mujoco.mj_step(self.model, self.data)
+        self._ramp -= ramp
+        if steps > ramp:
+            self.data.ctrl[:] = target
+            mujoco.mj_step(self.model, self.data, steps - ramp)
         if self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
             raise RuntimeError(
                 f"physics diverged at {self.time:.2f} s; shorten sim.timestep or lower the gains"
@@ -151,11 +160,13 @@ class Simulation:
         """Return everything that the future depends on, to be given to `set_state`."""
         state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
         mujoco.mj_getState(self.model, self.data, state, _STATE)
-        return state
+        return np.concatenate([self._target, [self._ramp], state])
 
     def set_state(self, state: np.ndarray) -> None:
         """Restore what `get_state` of the same scene returned; what follows repeats bit for bit."""
-        mujoco.mj_setState(self.model, self.data, state, _STATE)
+        n = len(self._qpos)
+        self._target, self._ramp = state[:n].copy(), int(state[n])
+        mujoco.mj_setState(self.model, self.data, state[n + 1 :], _STATE)
         mujoco.mj_kinematics(self.model, self.data)
 
     @property

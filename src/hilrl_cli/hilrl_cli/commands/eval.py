@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     environment.enter()
+    from hilrl_actor.curves import RunError, read_summary
     from hilrl_cli import launch_file
     from hilrl_cli.supervisor import Supervisor
-    from hilrl_data.curves import RunError, read_summary
 
     folder = arguments.run.resolve()
     try:

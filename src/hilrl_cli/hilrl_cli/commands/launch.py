@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from hilrl_cli import environment
+from hilrl_cli.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +61,7 @@ def start(file: str, words: list[str], log_folder: Path | None = None) -> int:
     values = parse_arguments(words)
     view = None
     declared = launch_file.declared_arguments(path)
+    check({name: argument.default for name, argument in declared.items()} | values)
     if {"run", "runs_dir"} <= set(declared):
         values["runs_dir"] = os.path.abspath(values.get("runs_dir", declared["runs_dir"].default))
         values.setdefault("run", run_name({n: a.default for n, a in declared.items()} | values))
@@ -72,6 +74,24 @@ def start(file: str, words: list[str], log_folder: Path | None = None) -> int:
     log_folder = log_folder or default_log_folder()
     processes = launch_file.load(path, values, log_folder / "parameters")
     return Supervisor(processes, log_folder, view).run()
+
+
+def check(values: dict[str, str | None]) -> None:
+    """Read the contract, task and algorithm that the nodes will read, so that a mistake is told once.
+
+    Raises:
+        UserError: One of them does not fit.
+    """
+    from hilrl_ros.contract import ContractError, load_contract
+    from hilrl_ros.settings import load_agent_settings
+
+    try:
+        if values.get("robot"):
+            load_contract(values["robot"], values.get("task"))
+        if values.get("agent"):
+            load_agent_settings(values["agent"])
+    except ContractError as error:
+        raise UserError(str(error)) from None
 
 
 def run_name(values: dict[str, str]) -> str:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Draw."""
     environment.enter()
-    from hilrl_data.curves import RunError, draw, read_curve
+    from hilrl_actor.curves import RunError, draw, read_curve
 
     if arguments.window < 1:
         raise UserError(f"--window is {arguments.window}, expected at least 1")

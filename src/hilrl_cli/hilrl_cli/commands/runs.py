@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from hilrl_data.curves import RunError, read_summary
+    from hilrl_actor.curves import RunError, read_summary
 
     if not arguments.folder.is_dir():
         raise UserError(f"{arguments.folder}: no such folder; `hilrl train` makes runs below ./runs")

@@ -1,0 +1,28 @@
+"""Writes a robot's URDF with absolute mesh paths, as robot_state_publisher and rviz2 need it.
+
+    ros2 run so101_description urdf > so101.urdf
+
+The published URDF names its meshes relative to its own folder, which ROS tools do not resolve.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.kinematics import urdf_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the URDF; return 1 after one sentence on stderr if it cannot be found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--robot", default="so101", help="robot contract: a name from config/robots or a path"
+    )
+    options, _ = parser.parse_known_args(arguments)  # launch appends --ros-args
+    try:
+        print(urdf_text(load_contract(options.robot)[0].model))
+    except ContractError as e:
+        print(e, file=sys.stderr)
+        return 1
+    return 0

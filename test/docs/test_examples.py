@@ -1,0 +1,55 @@
+"""YAML that the pages show is YAML that the code takes."""
+
+import re
+
+import pytest
+import yaml
+from documentation import ROOT, reference
+
+from hilrl_reward.terms import RewardFunction
+from hilrl_ros.contract import load_contract
+from hilrl_sim.scene import scene_objects
+
+BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.M | re.S)
+ROBOT = ROOT / "config" / "robots" / "so101.yaml"
+
+
+def blocks(page):
+    return [match for match in BLOCK.findall((ROOT / "docs" / page).read_text())]
+
+
+def test_the_new_task_loads(tmp_path):
+    (text,) = blocks("how-to/new_task.md")
+    file = tmp_path / "lift_can.yaml"
+    file.write_text(text)
+    contract, task = load_contract(ROBOT, file)
+    assert scene_objects(task)["can"].collides
+    assert RewardFunction(task, contract.state_names)
+
+
+def test_the_composed_reward_loads(tmp_path):
+    (text,) = blocks("how-to/own_reward.md")
+    task = yaml.safe_load((ROOT / "config" / "tasks" / "pick_cube.yaml").read_text()) | yaml.safe_load(text)
+    file = tmp_path / "composed.yaml"
+    file.write_text(yaml.safe_dump(task, sort_keys=False))
+    contract, task = load_contract(ROBOT, file)
+    assert set(RewardFunction(task, contract.state_names).terms) == {"success", "near", "calm", "time"}
+
+
+def test_the_launch_file_with_a_namespace_launches(tmp_path):
+    from hilrl_cli import launch_file
+
+    (text,) = blocks("how-to/lab_workspace.md")
+    file = tmp_path / "left.launch.yaml"
+    file.write_text(text)
+    assert set(reference.launch_arguments(file)) == set(
+        reference.launch_arguments(ROOT / "launch" / "sim.launch.yaml")
+    )
+    processes = launch_file.load(file, {}, tmp_path)
+    assert processes and all("__ns:=/left" in process.argv for process in processes)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs").rglob("*.md")), ids=lambda f: f.name)
+def test_python_that_is_shown_compiles(file):
+    for text in re.findall(r"^```python\n(.*?)^```", file.read_text(), re.M | re.S):
+        compile(text, file.name, "exec")
