@@ -20,10 +20,9 @@ CUBE_Z = CONTRACT.state_names.index("cube_z")
 
 
 def joint_state(stamp_ns, positions=HOME, names=CONTRACT.joints):
-    """A joint state, at home if nothing else is said."""
-    msg = JointState(
-        name=list(names), position=[float(v) for v in positions], velocity=[0.0] * len(positions)
-    )
+    """A joint state, at home if nothing else is said; each joint's speed is a tenth of its position."""
+    positions = [float(v) for v in positions]
+    msg = JointState(name=list(names), position=positions, velocity=[v / 10 for v in positions])
     msg.header.stamp = to_time(stamp_ns)
     return msg
 

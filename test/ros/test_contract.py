@@ -160,7 +160,7 @@ CAMERA = {"front": {"topic": "front/image_raw", "size": [32, 32]}}
         (("control_rate",), 20.0),
         (("state", 0, "unit"), "deg"),
         (("cameras",), CAMERA),
-        (("action", "scale", "x"), 0.02),
+        (("action", "scale", "x"), 0.021),
         (("action", "scale"), {"x": 0.015, "y": 0.015, "z": 0.015, "yaw": 0.1, "gripper": 0.3}),
         (("box", "min"), [0.1, -0.15, 0.0]),
     ],

@@ -47,6 +47,12 @@ class SACConfig:
     )
     critics: int = option(2, "Ensemble size; RLPD's 10 pays only with a high utd_ratio", low=1)
     critic_subsample: int = option(0, "Critics drawn for each target's minimum (RLPD); 0 for all", low=0)
+    largest_return: float = option(
+        0.0,
+        "Bound on the target, if the reward has one: 1 for a single reward of 1 at success; keeps values from "
+        "running away; 0 for none",
+        low=0,
+    )
     backup_entropy: bool = option(
         False, "Entropy in the target; off, or sparse rewards drown in it (HIL-SERL)"
     )
@@ -188,7 +194,8 @@ class SAC(Agent):
         value = q.amin(0)
         if c.backup_entropy:
             value = value - self.temperature() * log_density
-        return batch.chunk_return(c.gamma) + batch.bootstrap_discount(c.gamma) * value
+        target = batch.chunk_return(c.gamma) + batch.bootstrap_discount(c.gamma) * value
+        return target.clamp(max=c.largest_return) if c.largest_return else target
 
     def actor_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """α log π(a|s) − mean_E Q(s, a) (RLPD, algorithm 1) + bc_loss_weight · cloning on offline rows.

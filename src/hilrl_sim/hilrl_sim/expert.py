@@ -254,9 +254,9 @@ class Operator:
         turn: Steps that the person keeps control.
     """
 
-    patience = 14
+    patience = 18
     gain = 0.7
-    setback = 8.0
+    setback = 10.0
     turn = 20
 
     def __init__(
