@@ -11,7 +11,7 @@ from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import floats, to_time
 
 CONFIG = Path(__file__).parents[1] / "config"
-ROBOT, TASK_FILE = CONFIG / "robots/so101.yaml", CONFIG / "tasks/pick_cube.yaml"
+ROBOT, TASK_FILE = CONFIG / "robots/so101.yaml", Path(__file__).parent / "cube_task.yaml"
 CONTRACT, TASK = load_contract(ROBOT, TASK_FILE)
 HOME = np.array(CONTRACT.home)
 MS = 1_000_000
@@ -32,7 +32,6 @@ def pose(stamp_ns, x, y, z):
     msg = PoseStamped()
     msg.header.stamp = to_time(stamp_ns)
     msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = x, y, z
-    msg.pose.orientation.z = 0.2
     return msg
 
 

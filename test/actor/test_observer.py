@@ -49,8 +49,13 @@ def test_values_and_differences_are_those_of_the_messages():
     msg = made.add("joint_states", joint_state(START, q[::-1], names))
     tip, _ = Kinematics(CONTRACT).forward(q)
     cube = np.array([0.21, -0.03, 0.0125])
-    expected = [*q, q[-1] / 10, *tip, *cube, 0.2, *(cube - tip)]
-    assert np.array(msg.state) == pytest.approx(expected, abs=1e-6)
+    axes = "xyz"
+    expected = dict(zip(CONTRACT.joints, q, strict=True))
+    expected |= {f"tip_{a}": v for a, v in zip(axes, tip, strict=True)}
+    expected |= {f"cube_{a}": v for a, v in zip(axes, cube, strict=True)}
+    expected |= {f"cube_d{a}": v for a, v in zip(axes, cube - tip, strict=True)}
+    values = dict(zip(CONTRACT.state_names, msg.state, strict=True))
+    assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert (msg.episode, msg.step, nanoseconds(msg.header.stamp)) == (1, 0, START)
     assert msg.header.frame_id == "base_link"
 

@@ -73,7 +73,7 @@ def test_a_persons_motion_is_reported_in_the_contracts_space(rig):
         ([float("nan")] * 4, Action.CONTRACT, "holds NaN or infinity"),
         ([float("inf"), 0, 0, 0], Action.CONTRACT, "holds NaN or infinity"),
         ([0.5] * 3, Action.CONTRACT, r"shape (3,), expected (4,)"),
-        ([0.5] * 4, Action.EE_DELTA, "end-effector motion of 4 numbers, expected 7: x, y, z, roll"),
+        ([0.5] * 4, Action.EE_DELTA, r"motion: shape (4,), expected (7,)"),
         ([float("nan")] * 7, Action.EE_DELTA, "holds NaN or infinity"),
     ],
 )
@@ -139,13 +139,19 @@ def test_without_a_measurement_nothing_is_sent_and_the_node_lives(rig, logged):
     assert executed.step == 0
 
 
-def test_a_pad_cannot_drive_an_arm_of_joint_actions_yet_and_that_is_said(make_graph, tmp_path, logged):
-    robot = yaml.safe_load(ROBOT.read_text()) | {"action": {"type": "joint_delta", "scale": {"gripper": 0.1}}}
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot))
+def test_a_pad_drives_an_arm_of_joint_actions_and_is_reported_in_them(make_graph, tmp_path):
+    scale = dict.fromkeys(CONTRACT.joints, 0.2)
+    robot = yaml.safe_load(ROBOT.read_text())
+    robot["motion"] = robot["action"]["scale"]
+    robot["action"] = {"type": "joint_delta", "scale": scale}
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot, sort_keys=False))
     rig = Rig(make_graph(robot=tmp_path / "arm.yaml", task=TASK_FILE))
     rig.measure(0)
-    executed, target = rig.command(action(1, 0, [1.0] * 7, space=Action.EE_DELTA, controller=Action.PERSON))
-    assert target == pytest.approx(HOME) and list(executed.action) == [0.0]
-    assert any(
-        "an end-effector motion cannot drive the action space 'joint_delta'" in text for _, text in logged
-    )
+    motion = dict.fromkeys(EE_AXES, 0.0) | {"y": 1.0, "gripper": -0.5}
+    msg = action(1, 0, motion.values(), controller=Action.PERSON, space=Action.EE_DELTA)
+    executed, target = rig.command(msg)
+    assert executed.space == Action.CONTRACT
+    assert np.array(executed.action) * 0.2 == pytest.approx(target - HOME, abs=1e-6)
+    tip = rig.node.arm.kinematics.forward
+    assert tip(target)[0] - tip(HOME)[0] == pytest.approx([0, CONTRACT.action.scale[1], 0], abs=2e-3)
+    assert target[5] == pytest.approx(HOME[5] - 0.15)

@@ -100,11 +100,11 @@ def task(**fields):
     [
         (
             {"reward": {"calm": {"term": "action_size"}}},
-            r"pick_cube\.reward\.calm\.weight: is None, expected a number",
+            r"cube\.reward\.calm\.weight: is None, expected a number",
         ),
         ({"reward": {"calm": {"term": "time", "weight": "much"}}}, r"reward\.calm\.weight: is 'much'"),
         ({"reward": {"calm": "time"}}, r"reward\.calm\.weight: is None"),
-        ({"success": {"term": "time"}}, r"pick_cube\.success\.term: is 'time', expected one of above, near"),
+        ({"success": {"term": "time"}}, r"cube\.success\.term: is 'time', expected one of above, near"),
     ],
 )
 def test_a_task_whose_reward_does_not_fit_names_the_key(fields, message):
@@ -119,7 +119,7 @@ def test_the_terms_of_a_step_are_weighted_and_named():
         "lift": {"term": "progress", "states": ["cube_z"], "weight": -1.0},
     }
     function = RewardFunction(task(reward=reward), CONTRACT.state_names)
-    before, after = np.zeros(15), np.zeros(15)
+    before, after = np.zeros((2, len(CONTRACT.state)))
     z = CONTRACT.state_names.index("cube_z")
     after[z] = 0.07
     terms, success = function(before, np.zeros(4), after)

@@ -175,9 +175,21 @@ def test_what_only_a_simulator_needs_is_no_part_of_the_contract(tmp_path):
     assert "sim" not in CONTRACT.to_dict()
 
 
+def test_joint_actions_need_to_say_what_a_persons_stick_moves(tmp_path):
+    without = {k: v for k, v in ROBOT_YAML.items() if k != "motion"}
+    assert load(tmp_path, without)[0].motion == CONTRACT.action
+    action = {"type": "joint_delta", "scale": {"gripper": 0.1}}
+    with pytest.raises(ContractError, match=r"arm\.yaml: key 'motion' is missing; with joint_delta actions"):
+        load(tmp_path, without | {"action": action})
+    with pytest.raises(ContractError, match=r"arm\.yaml\.motion\.scale\.w: unknown name for ee_delta"):
+        load(tmp_path, without | {"action": action, "motion": {"w": 1.0}})
+
+
 def test_a_task_adds_state_cameras_and_its_own_action_space(tmp_path):
     task = TASK_YAML | {"cameras": CAMERA, "action": {"type": "joint_delta", "scale": {"gripper": 0.1}}}
-    contract, loaded = load(tmp_path, task=task)
+    motion = {"x": 0.01, "gripper": 0.2}
+    contract, loaded = load(tmp_path, ROBOT_YAML | {"motion": motion}, task)
+    assert (contract.motion.type, contract.motion.names) == ("ee_delta", ("x", "gripper"))
     assert contract.state_names[-6:] == ("cube_x", "cube_y", "cube_z", "cube_dx", "cube_dy", "cube_dz")
     assert contract.cameras["front"].size == (32, 32)
     assert (contract.action.type, contract.action.names) == ("joint_delta", ("gripper",))

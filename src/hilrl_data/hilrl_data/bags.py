@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -80,12 +81,18 @@ class EpisodeWriter:
         self.writer.close()
         (self.partial / EPISODE_FILE).write_text(json.dumps(info.__dict__, indent=1) + "\n")
         self.partial.rename(self.folder)
+        self._tidy()
         return self.folder
 
     def discard(self) -> None:
         """Close the bag and delete it."""
         self.writer.close()
         shutil.rmtree(self.partial)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(OSError):  # another recorder's bag may lie there
+            self.partial.parent.rmdir()
 
 
 _typestores: dict[str, object] = {}

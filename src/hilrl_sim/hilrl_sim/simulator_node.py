@@ -67,8 +67,7 @@ class SimulatorNode(Node):
                 )
         self.now_ns = 0
         self.period_ns = round(1e9 / self.contract.control_rate)
-        self.target = self.setpoint = self.simulation.joint_position
-        self.arrival_ns = 0
+        self.target = self.simulation.joint_position
         self.advanced_at = time.monotonic()
         self.wall_start, self.sim_start_ns = time.monotonic(), 0
 
@@ -126,7 +125,7 @@ class SimulatorNode(Node):
                 throttle_duration_sec=1.0,
             )
             return
-        self.target, self.arrival_ns = target, self.now_ns + self.period_ns
+        self.target = target
         if self.params.lockstep:
             self.simulation.step(self.target)
             self.now_ns += self.period_ns
@@ -136,10 +135,7 @@ class SimulatorNode(Node):
 
     def tick(self) -> None:
         """Advance in real time."""
-        # the set-point reaches the target one control period after the command, as in lockstep
-        share = min(1.0, self.tick_ns / max(self.arrival_ns - self.now_ns, 1))
-        self.setpoint = self.setpoint + share * (self.target - self.setpoint)
-        self.simulation.step(self.setpoint, self.tick_ns * 1e-9)
+        self.simulation.step(self.target, self.tick_ns * 1e-9)
         self.now_ns += self.tick_ns
         self.ticks += 1
         self.publish()
@@ -156,7 +152,7 @@ class SimulatorNode(Node):
     def on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
         """Bring the scene to the start that the seed draws."""
         self.simulation.reset(request.seed)
-        self.target = self.setpoint = self.simulation.joint_position
+        self.target = self.simulation.joint_position
         self.now_ns += self.period_ns
         self.advanced_at = time.monotonic()
         response.success, response.stamp = True, to_time(self.now_ns)
