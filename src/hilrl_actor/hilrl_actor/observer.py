@@ -51,6 +51,11 @@ class Observer:
         self.resumed, self.paused = self.paused, False
         return self.last if self.resumed and self._offered_again() else self._tick()
 
+    def end(self, episode: int) -> None:
+        """Make no more observations of an episode that has ended: what comes next is the next one's scene."""
+        if episode == self.episode:
+            self.paused = True
+
     def pause(self) -> None:
         """Make no observations until `begin` is called again."""
         self.paused = True

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hilrl_msgs.msg import Episode, Observation
+from hilrl_msgs.msg import Episode, Observation, Reward
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
@@ -39,6 +39,7 @@ class ObserverNode(Node):
         for topic, kind in types.items():
             self.create_subscription(kind, topic, lambda msg, t=topic: self.on_message(t, msg), qos.SENSOR)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
+        self.create_subscription(Reward, "reward", self.on_reward, qos.STEP)
         ask_for_realtime(self)
 
     def on_message(self, topic: str, msg) -> None:
@@ -57,6 +58,11 @@ class ObserverNode(Node):
                 self.get_logger().error(f"no observation: {e}", throttle_duration_sec=5.0)
         else:
             self.observer.pause()
+
+    def on_reward(self, msg: Reward) -> None:
+        """End the episode where the reward says so."""
+        if msg.terminated or msg.truncated:
+            self.observer.end(msg.episode)
 
     def send(self, observation: Observation | None) -> None:
         """Publish an observation if one is due."""

@@ -27,12 +27,13 @@ class Mux:
     person_seen_ns: int = 0
 
     def begin_episode(self, stamp_ns: int, person_allowed: bool) -> None:
-        """Note whether the person may take over; forget a reading from later than the episode's beginning.
+        """Note whether the person may take over; forget a reading from the episode's beginning or later.
 
-        Such a reading is from before a simulator's clock was set back; it would count as fresh.
+        Such a reading was made for another episode (the clock of a restarted simulator is set back) and would
+        count as fresh.
         """
         self.person_allowed = person_allowed
-        if self.person is not None and nanoseconds(self.person.header.stamp) > stamp_ns:
+        if self.person is not None and nanoseconds(self.person.header.stamp) >= stamp_ns:
             self.person = None
 
     def on_policy(self, msg: Action, now_ns: int) -> Action | None:
