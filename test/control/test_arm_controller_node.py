@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import yaml
 from hilrl_msgs.msg import Action
-from loop_messages import CONTRACT, HOME, PERIOD, ROBOT, TASK_FILE, action, joint_state
+from loop_messages import CONTRACT, HOME, PERIOD, ROBOT, SCALE, TASK_FILE, action, joint_state, stick
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from hilrl_control.arm import ArmController
 from hilrl_control.arm_controller_node import ArmControllerNode
 from hilrl_ros import qos
 from hilrl_ros.contract import EE_AXES
@@ -36,6 +37,15 @@ class Rig:
         return self.executed[-1], np.array(self.trajectories[-1].points[-1].positions)
 
 
+N = len(CONTRACT.action.names)
+
+
+def pushed(episode, step, **axes):
+    """A person's motion of the tip."""
+    motion = dict.fromkeys(EE_AXES, 0.0) | axes
+    return action(episode, step, motion.values(), controller=Action.PERSON, space=Action.EE_DELTA)
+
+
 @pytest.fixture
 def rig(make_graph):
     return Rig(make_graph(robot=ROBOT, task=TASK_FILE))
@@ -43,7 +53,7 @@ def rig(make_graph):
 
 def test_a_command_becomes_targets_and_a_report_in_the_contracts_space(rig):
     rig.measure(0)
-    command = action(1, 0, [0.0, 0.0, 0.0, 0.5], controller=Action.PERSON, policy_version=4)
+    command = action(1, 0, stick(gripper=0.5), controller=Action.PERSON, policy_version=4)
     executed, target = rig.command(command)
     assert (executed.episode, executed.step, executed.controller, executed.policy_version) == (
         1,
@@ -52,8 +62,8 @@ def test_a_command_becomes_targets_and_a_report_in_the_contracts_space(rig):
         4,
     )
     assert executed.space == Action.CONTRACT and executed.header == command.header
-    assert list(executed.action) == pytest.approx([0, 0, 0, 0.5], abs=0.01)
-    assert target[5] - HOME[5] == pytest.approx(0.15)
+    assert list(executed.action) == pytest.approx(stick(gripper=0.5), abs=0.01)
+    assert target[5] - HOME[5] == pytest.approx(0.5 * SCALE["gripper"])
     trajectory = rig.trajectories[-1]
     assert trajectory.joint_names == list(CONTRACT.joints) and trajectory.header == command.header
     assert trajectory.points[0].time_from_start.nanosec == PERIOD
@@ -61,30 +71,30 @@ def test_a_command_becomes_targets_and_a_report_in_the_contracts_space(rig):
 
 def test_a_persons_motion_is_reported_in_the_contracts_space(rig):
     rig.measure(0)
-    motion = dict.fromkeys(EE_AXES, 0.0) | {"y": 1.0, "gripper": -0.5, "yaw": 1.0}
-    msg = action(1, 0, motion.values(), controller=Action.PERSON, space=Action.EE_DELTA)
-    executed, _ = rig.command(msg)
-    assert list(executed.action) == pytest.approx([0, 1.0, 0, -0.5], abs=0.05)  # this contract has no yaw
+    executed, _ = rig.command(pushed(1, 0, y=0.5, gripper=-0.5, yaw=1.0))
+    motion = dict(zip(CONTRACT.motion.names, CONTRACT.motion.scale, strict=True))
+    expected = stick(**{axis: v * motion[axis] / SCALE[axis] for axis, v in (("y", 0.5), ("gripper", -0.5))})
+    assert list(executed.action) == pytest.approx(expected, abs=0.05)  # this contract has no yaw
 
 
 @pytest.mark.parametrize(
     ("values", "space", "message"),
     [
-        ([float("nan")] * 4, Action.CONTRACT, "holds NaN or infinity"),
-        ([float("inf"), 0, 0, 0], Action.CONTRACT, "holds NaN or infinity"),
-        ([0.5] * 3, Action.CONTRACT, r"shape (3,), expected (4,)"),
-        ([0.5] * 4, Action.EE_DELTA, "end-effector motion of 4 numbers, expected 7: x, y, z, roll"),
-        ([float("nan")] * 7, Action.EE_DELTA, "holds NaN or infinity"),
+        ([float("nan")] * N, Action.CONTRACT, "action: holds NaN or infinity"),
+        (stick(x=float("inf")), Action.CONTRACT, "action: holds NaN or infinity"),
+        ([0.5] * (N - 1), Action.CONTRACT, f"action: shape ({N - 1},), expected ({N},)"),
+        ([0.5] * 4, Action.EE_DELTA, "motion: shape (4,), expected (7,)"),
+        ([float("nan")] * 7, Action.EE_DELTA, "motion: holds NaN or infinity"),
     ],
 )
 def test_a_bad_command_is_one_error_and_the_arm_holds(rig, logged, values, space, message):
     rig.measure(0)
-    _, before = rig.command(action(1, 0, [0.5] * 4))
+    _, before = rig.command(action(1, 0, [0.5] * N))
     rig.measure(PERIOD, before)
     logged.clear()
     executed, target = rig.command(action(1, 1, values, space=space))
     assert np.array_equal(target, before)
-    assert list(executed.action) == [0.0] * 4
+    assert list(executed.action) == [0.0] * N
     errors = [text for level, text in logged if level == "ERROR"]
     assert len(errors) == 1 and message in errors[0]
     assert errors[0].startswith("command of step 1 refused, the arm holds: ")
@@ -93,23 +103,23 @@ def test_a_bad_command_is_one_error_and_the_arm_holds(rig, logged, values, space
 def test_an_empty_command_holds_without_an_error(rig, logged):
     rig.measure(0)
     executed, target = rig.command(action(1, 0))
-    assert target == pytest.approx(HOME) and list(executed.action) == [0.0] * 4
+    assert target == pytest.approx(HOME) and list(executed.action) == [0.0] * N
     assert not [text for level, text in logged if level == "ERROR"]
 
 
 def test_a_command_that_comes_twice_is_executed_once(rig):
     rig.measure(0)
-    executed, target = rig.command(action(1, 0, [0.0, 1.0, 0.0, 0.0]))
-    again, target_again = rig.command(action(1, 0, [0.0, 1.0, 0.0, 0.0]))
+    executed, target = rig.command(action(1, 0, stick(y=1.0)))
+    again, target_again = rig.command(action(1, 0, stick(y=1.0)))
     assert again == executed and np.array_equal(target, target_again)
     rig.measure(PERIOD, target)
-    _, further = rig.command(action(1, 1, [0.0, 1.0, 0.0, 0.0]))
+    _, further = rig.command(action(1, 1, stick(y=1.0)))
     assert not np.allclose(further, target)
 
 
 def test_a_command_waits_for_the_joint_state_of_its_observation(rig):
     rig.measure(0)
-    rig.commands.publish(action(1, 1, [0.0] * 4))
+    rig.commands.publish(action(1, 1, [0.0] * N))
     rig.graph.until(lambda: rig.node.waiting is not None)
     assert rig.executed == []
     rig.measure(PERIOD)
@@ -119,7 +129,7 @@ def test_a_command_waits_for_the_joint_state_of_its_observation(rig):
 
 def test_a_new_episode_starts_from_where_the_arm_is(rig):
     rig.measure(0)
-    rig.command(action(1, 0, [0.0, 1.0, 0.0, 0.0]))
+    rig.command(action(1, 0, stick(y=1.0)))
     elsewhere = np.add(HOME, [0.3, 0.0, 0.0, 0.0, 0.0, 0.0])
     rig.measure(10 * PERIOD, elsewhere)
     _, target = rig.command(action(2, 0, start_ns=10 * PERIOD))
@@ -128,24 +138,39 @@ def test_a_new_episode_starts_from_where_the_arm_is(rig):
 
 def test_without_a_measurement_nothing_is_sent_and_the_node_lives(rig, logged):
     rig.measure(0, np.full(6, np.nan))
-    rig.commands.publish(action(1, 0, [0.0] * 4))
+    rig.commands.publish(action(1, 0, [0.0] * N))
     rig.graph.until(lambda: any("step 0 not executed: measured joints: holds NaN" in t for _, t in logged))
     rig.measure(1, names=["1", "2", "3", "4", "5", "6"])
-    rig.commands.publish(action(1, 0, [0.0] * 4))
+    rig.commands.publish(action(1, 0, [0.0] * N))
     rig.graph.until(lambda: any("joint_states lacks shoulder_pan" in t for _, t in logged))
     assert rig.trajectories == [] and rig.executed == []
     rig.measure(2)
-    executed, _ = rig.command(action(1, 0, [0.0] * 4))
+    executed, _ = rig.command(action(1, 0, [0.0] * N))
     assert executed.step == 0
 
 
-def test_a_pad_cannot_drive_an_arm_of_joint_actions_yet_and_that_is_said(make_graph, tmp_path, logged):
-    robot = yaml.safe_load(ROBOT.read_text()) | {"action": {"type": "joint_delta", "scale": {"gripper": 0.1}}}
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot))
+@pytest.mark.parametrize("kind", ["joint_delta", "joint_position"])
+def test_a_person_moves_the_tip_of_an_arm_of_joint_actions(make_graph, tmp_path, logged, kind):
+    space = {"type": kind, "scale": dict.fromkeys(CONTRACT.joints, 0.1)}
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(yaml.safe_load(ROBOT.read_text()) | {"action": space}))
     rig = Rig(make_graph(robot=tmp_path / "arm.yaml", task=TASK_FILE))
-    rig.measure(0)
-    executed, target = rig.command(action(1, 0, [1.0] * 7, space=Action.EE_DELTA, controller=Action.PERSON))
-    assert target == pytest.approx(HOME) and list(executed.action) == [0.0]
-    assert any(
-        "an end-effector motion cannot drive the action space 'joint_delta'" in text for _, text in logged
-    )
+    contract, arm = rig.node.contract, ArmController(rig.node.contract)
+    arm.reset(HOME)
+    target = HOME
+    for step in range(3):
+        rig.measure(step * PERIOD, target)
+        before, _ = arm.kinematics.forward(target)
+        executed, target = rig.command(pushed(1, step, y=0.5, gripper=-0.2))
+        moved = arm.kinematics.forward(target)[0] - before
+        motion = dict(zip(contract.motion.names, contract.motion.scale, strict=True))
+        assert moved == pytest.approx([0.0, 0.5 * motion["y"], 0.0], abs=1e-3)
+        assert (executed.controller, executed.space) == (Action.PERSON, Action.CONTRACT)
+        # what is reported is an action of the contract that leads there
+        assert arm.step(arm.hold(), np.array(executed.action)).target == pytest.approx(target, abs=1e-5)
+    rig.measure(3 * PERIOD, target)
+    refused = action(1, 3, [0.5] * 6, controller=Action.PERSON, space=Action.EE_DELTA)
+    executed, held = rig.command(refused)
+    assert np.array_equal(held, target)
+    assert arm.step(target, np.array(executed.action)).target == pytest.approx(target, abs=1e-5)
+    errors = [text for level, text in logged if level == "ERROR"]
+    assert errors == ["command of step 3 refused, the arm holds: motion: shape (6,), expected (7,)"]
