@@ -38,6 +38,11 @@ def give(recorder, topic, msg):
     return recorder.note(msg) if isinstance(msg, Observation | Action | Reward) else None
 
 
+def bags(folder):
+    """Names of all bags in a folder, the unfinished ones with `.partial/` in front."""
+    return sorted(str(p.parent.relative_to(folder)) for p in folder.rglob("*.mcap"))
+
+
 def interleaved(messages, rng):
     """(topic, message): each topic in its own order, topics overtake each other."""
     queues = {topic: list(items) for topic, items in messages.items()}
@@ -64,8 +69,10 @@ def record(
     results = []
     for i, (topic, msg) in enumerate(interleaved(messages, random.Random(seed))):
         if i == early:
-            recorder.begin(announcement(episode, phase), folder)
+            results.append(recorder.begin(announcement(episode, phase), folder))
         results.append(give(recorder, topic, msg))
+    if early > i:
+        results.append(recorder.begin(announcement(episode, phase), folder))
     return [r for r in results if r]
 
 
@@ -93,7 +100,7 @@ def test_an_episode_is_whole_in_whatever_order_its_messages_come(recorder, tmp_p
 def test_a_lost_message_means_no_bag(recorder, tmp_path, lost):
     (result,) = record(recorder, tmp_path / "e", lost=lost)
     assert not result.complete
-    assert list(tmp_path.iterdir()) == []
+    assert bags(tmp_path) == []
 
 
 def test_the_next_episode_is_recorded_after_one_that_was_given_up(recorder, tmp_path):
@@ -104,7 +111,7 @@ def test_the_next_episode_is_recorded_after_one_that_was_given_up(recorder, tmp_
 
 def test_failed_demonstrations_are_not_kept_but_other_failed_episodes_are(recorder, tmp_path):
     (result,) = record(recorder, tmp_path / "demo", end="truncated")
-    assert result.complete and list(tmp_path.iterdir()) == []
+    assert result.complete and bags(tmp_path) == []
     record(recorder, tmp_path / "train", episode=2, end="truncated", phase=Episode.TRAIN)
     assert read_info(tmp_path / "train").success is False
     assert list(read_steps(tmp_path / "train"))[-1].reward.truncated
@@ -115,13 +122,19 @@ def test_phases_that_nobody_asked_for_are_not_recorded(recorder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_episode_that_was_over_before_its_announcement_is_recorded(recorder, tmp_path):
+    (result,) = record(recorder, tmp_path / "e", early=100)
+    assert result == Recording(episode=1, complete=True, folder="e")
+    assert len(list(read_steps(tmp_path / "e"))) == 5
+
+
 def test_until_it_is_whole_a_bag_does_not_count(recorder, tmp_path):
     recorder.begin(announcement(1), tmp_path / "e")
     for topic, messages in episode_messages(1, 3, start_ns=START).items():
         give(recorder, topic, messages[0])
-    assert [p.name for p in tmp_path.iterdir()] == ["e.partial"]
+    assert bags(tmp_path) == [".partial/e"]
     recorder.discard()
-    assert list(tmp_path.iterdir()) == []
+    assert bags(tmp_path) == []
     recorder.discard()  # twice does no harm
 
 
@@ -157,25 +170,23 @@ def test_the_node_records_a_demonstration_and_deletes_a_discarded_one(make_graph
     recordings = graph.listen(Recording, "recording", qos.STEP)
     episode = graph.publisher(Episode, "episode", qos.LATCHED)
     events = graph.publisher(OperatorEvent, "operator_event", qos.STEP)
-    graph.connect()
-    publishers = {
+    publishers = {  # the node listens from its start, before any episode is announced
         "observation": graph.publisher(Observation, "observation", qos.STEP),
         "executed_action": graph.publisher(Action, "executed_action", qos.STEP),
         "reward": graph.publisher(Reward, "reward", qos.STEP),
         "joint_states": graph.publisher(JointState, "joint_states", qos.STEP),
     }
-    assert not any(p.get_subscription_count() for p in publishers.values())  # nothing is recorded yet
+    graph.connect()
     demos = tmp_path / "run" / "demos"
     for number in (1, 2):
         msg = announcement(number)
         msg.run = "run"
         episode.publish(msg)
-        graph.until(lambda number=number: (demos / f"episode_{number:06d}.partial").exists())
-        graph.connect()
+        graph.until(lambda number=number: (demos / f".partial/episode_{number:06d}").exists())
         if number == 1:
             events.publish(OperatorEvent(event=OperatorEvent.DISCARD))
             graph.until(lambda: node.recorder.writer is None)
-            assert list(demos.iterdir()) == []
+            assert bags(demos) == []
     publishers["joint_states"].publish(joint_state(START))
     graph.until(lambda: "/joint_states" in node.recorder.writer.connections)
     for topic, items in episode_messages(2, 3, start_ns=START).items():
@@ -187,3 +198,15 @@ def test_the_node_records_a_demonstration_and_deletes_a_discarded_one(make_graph
     assert folder.name == recordings[0].folder == "episode_000002"
     assert len(list(read_steps(folder))) == 3
     assert json.loads((folder / "episode.json").read_text())["success"] is True
+
+
+def test_the_node_does_not_listen_to_what_it_does_not_record(make_graph, tmp_path):
+    graph = make_graph(robot=ROBOT, task=TASK_FILE, runs_dir=tmp_path, camera="''")
+    graph.add(RecorderNode())
+    episode = graph.publisher(Episode, "episode", qos.LATCHED)
+    joints = graph.publisher(JointState, "joint_states", qos.STEP)
+    graph.connect()
+    for number, phase in enumerate((Episode.DEMONSTRATE, Episode.TRAIN, Episode.DEMONSTRATE), 1):
+        episode.publish(announcement(number, phase))
+        wanted = int(phase == Episode.DEMONSTRATE)
+        graph.until(lambda wanted=wanted: joints.get_subscription_count() == wanted)
