@@ -193,6 +193,7 @@ def test_only_finished_episodes_are_listed_in_order(tmp_path):
 
 def test_a_killed_recorders_rest_does_not_disturb_the_next_one(tmp_path):
     EpisodeWriter(tmp_path / "e").writer.close()
-    assert (tmp_path / "e.partial").exists()
+    assert (tmp_path / ".partial/e").exists()
     write(tmp_path / "e", steps=1)
-    assert [p.name for p in tmp_path.iterdir()] == ["e"]
+    assert [p.name for p in episode_folders(tmp_path)] == ["e"]
+    assert list((tmp_path / ".partial").iterdir()) == []
