@@ -132,9 +132,13 @@ def test_every_order_of_sending_again_stores_each_transition_once(make_learner):
         (
             transition(1, 1, 0, state=[0.0] * 3),
             ValueError,
-            "observation has a state of 3, the contract .* names 15",
+            f"observation has a state of 3, the contract .* names {len(CONTRACT.state)}",
         ),
-        (transition(1, 1, 0, state=[np.nan] * 15), ReplayError, "state holds a value that is not finite"),
+        (
+            transition(1, 1, 0, state=[np.nan] * len(CONTRACT.state)),
+            ReplayError,
+            "state holds a value that is not finite",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_stored(make_learner, msg, error, message):

@@ -119,10 +119,11 @@ def test_the_terms_of_a_step_are_weighted_and_named():
         "lift": {"term": "progress", "states": ["cube_z"], "weight": -1.0},
     }
     function = RewardFunction(task(reward=reward), CONTRACT.state_names)
-    before, after = np.zeros(15), np.zeros(15)
-    z = CONTRACT.state_names.index("cube_z")
-    after[z] = 0.07
-    terms, success = function(before, np.zeros(4), after)
-    assert success and terms == pytest.approx({"done": 2.0, "hurry": -0.01, "lift": 0.07})
-    terms, success = function(after, np.zeros(4), before)
-    assert not success and terms == pytest.approx({"done": 0.0, "hurry": -0.01, "lift": -0.07})
+    before, after = np.zeros((2, len(CONTRACT.state)))
+    action = np.zeros(len(CONTRACT.action.names))
+    lifted = TASK.success["threshold"] + 0.01
+    after[CONTRACT.state_names.index("cube_z")] = lifted
+    terms, success = function(before, action, after)
+    assert success and terms == pytest.approx({"done": 2.0, "hurry": -0.01, "lift": lifted})
+    terms, success = function(after, action, before)
+    assert not success and terms == pytest.approx({"done": 0.0, "hurry": -0.01, "lift": -lifted})
