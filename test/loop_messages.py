@@ -17,6 +17,13 @@ HOME = np.array(CONTRACT.home)
 MS = 1_000_000
 PERIOD = 100 * MS
 CUBE_Z = CONTRACT.state_names.index("cube_z")
+SCALE = dict(zip(CONTRACT.action.names, CONTRACT.action.scale, strict=True))
+
+
+def stick(**axes):
+    """An action of the contract: the named components, the others zero."""
+    assert set(axes) <= set(CONTRACT.action.names)
+    return [float(axes.get(name, 0.0)) for name in CONTRACT.action.names]
 
 
 def joint_state(stamp_ns, positions=HOME, names=CONTRACT.joints):

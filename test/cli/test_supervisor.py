@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hilrl_cli import supervisor as supervisor_module
 from hilrl_cli.launch_file import Process
 from hilrl_cli.supervisor import Supervisor
 
@@ -155,13 +156,25 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize(("ignores", "last"), [("int", "SIGTERM"), ("term", "SIGKILL")])
-def test_who_ignores_signals_gets_stronger_ones(tmp_path, ignores, last):
+def test_who_ignores_signals_gets_stronger_ones(tmp_path, monkeypatch, ignores, last):
+    monkeypatch.setattr(supervisor_module, "STARTING", 0.0)
     argv = (sys.executable, "-c", STUBBORN, ignores)
     process = Process("deaf", argv, output="screen", sigterm_timeout=0.3, sigkill_timeout=0.3)
     code, view, wall = supervise(tmp_path, process, view=Lines("ready", interrupt))
     assert code == 0
     assert 0.3 < wall < 5
     assert re.findall(r"sending (\w+)", view.text)[-1] == last
+
+
+@pytest.mark.parametrize(("starting", "first"), [(60.0, "TERM"), (0.0, "INT")])
+def test_who_may_still_be_importing_gets_sigterm_at_once(tmp_path, monkeypatch, starting, first):
+    monkeypatch.setattr(supervisor_module, "STARTING", starting)
+    traps = " ".join(f"trap 'echo got {name}; exit' {name};" for name in ("INT", "TERM"))
+    child = shell("child", f"{traps} echo ready; while :; do sleep 0.05; done")
+    code, view, wall = supervise(tmp_path, child, view=Lines("ready", interrupt))
+    assert code == 0 and wall < 4
+    assert [line for line in view.lines if "got" in line] == [f"[child] got {first}"]
+    assert "sending" not in view.text  # nothing had to be repeated
 
 
 def test_a_second_signal_kills_at_once(tmp_path):
@@ -185,6 +198,7 @@ def test_nothing_that_a_process_started_is_left(tmp_path):
 
 SUPERVISED = """
 import sys
+from hilrl_cli import supervisor as supervisor_module
 from hilrl_cli.launch_file import Process
 from hilrl_cli.supervisor import Supervisor
 argv = (sys.executable, "-c", "import os, time; print('pid', os.getpid(), flush=True); time.sleep(60)")

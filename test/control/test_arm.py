@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from hilrl_control.arm import TRACKING, ArmController
-from hilrl_ros.contract import ActionSpace, load_contract
+from hilrl_ros.contract import EE_AXES, ActionSpace, load_contract
 
 CONFIG = Path(__file__).parents[2] / "config"
 CONTRACT, _ = load_contract(CONFIG / "robots/so101.yaml")
@@ -16,6 +17,13 @@ SPACES = {
     "joint_delta": ActionSpace("joint_delta", CONTRACT.joints, (0.1,) * 6),
     "joint_position": ActionSpace("joint_position", CONTRACT.joints, (1.0,) * 6),
 }
+
+SCALE = dict(zip(CONTRACT.action.names, CONTRACT.action.scale, strict=True))
+N = len(SCALE)
+
+
+def stick(**axes):
+    return np.array([axes.get(name, 0.0) for name in CONTRACT.action.names])
 
 
 def controller(space, start=HOME):
@@ -67,7 +75,7 @@ def test_inside_the_box_the_executed_action_is_the_action():
     arm = controller("ee_delta")
     rng = np.random.default_rng(2)
     for _ in range(5):
-        action = rng.uniform(-0.5, 0.5, 4)
+        action = rng.uniform(-0.5, 0.5, N)
         executed = arm.step(arm.hold(), action)
         assert executed.action == pytest.approx(action, abs=1e-9)
 
@@ -75,11 +83,13 @@ def test_inside_the_box_the_executed_action_is_the_action():
 def test_ee_delta_moves_the_tip_by_the_scale_along_the_base_axes():
     arm = controller("ee_delta")
     before, R0 = arm.kinematics.forward(HOME)
-    executed = arm.step(HOME, np.array([1.0, -1.0, 0.5, 0.0]))
+    executed = arm.step(HOME, stick(x=1.0, y=-1.0, z=0.5))
     after, R1 = arm.kinematics.forward(executed.target)
-    scale = np.array(CONTRACT.action.scale[:3])
-    assert after - before == pytest.approx(scale * [1.0, -1.0, 0.5], abs=5e-4)
-    assert pytest.approx(R0, abs=0.03) == R1  # the heading stays although the pan joint swings
+    expected = [SCALE["x"], -SCALE["y"], 0.5 * SCALE["z"]]
+    assert after - before == pytest.approx(expected, abs=5e-4)
+    turn = R1 @ R0.T
+    heading = np.arctan2(turn[1, 0], turn[0, 0])
+    assert abs(heading) < 0.01 < abs(executed.target[0] - HOME[0])  # although the pan joint swings
 
 
 def test_yaw_turns_about_the_vertical_of_the_base():
@@ -97,13 +107,13 @@ def test_a_blocked_arm_does_not_wind_the_target_up():
     arm = controller("ee_delta")
     start, _ = arm.kinematics.forward(HOME)
     for _ in range(20):
-        executed = arm.step(HOME, np.array([0.0, 1.0, 0.0, -1.0]))  # measured never moves
+        executed = arm.step(HOME, stick(y=1.0, gripper=-1.0))  # measured never moves
     pos, _ = arm.kinematics.forward(executed.target)
-    assert pos[1] - start[1] <= 2 * CONTRACT.action.scale[1] + 1e-3
-    assert executed.action == pytest.approx(np.zeros(4), abs=0.01)
-    assert HOME[5] - executed.target[5] <= CONTRACT.action.scale[3] + 1e-9
-    back = arm.step(HOME, np.array([0.0, -1.0, 0.0, 1.0]))
-    assert back.action == pytest.approx([0.0, -1.0, 0.0, 1.0], abs=0.02)  # answers at once
+    assert pos[1] - start[1] <= 2 * SCALE["y"] + 1e-3
+    assert executed.action == pytest.approx(np.zeros(N), abs=0.01)
+    assert HOME[5] - executed.target[5] <= SCALE["gripper"] + 1e-9
+    back = arm.step(HOME, stick(y=-1.0, gripper=1.0))
+    assert back.action == pytest.approx(stick(y=-1.0, gripper=1.0), abs=0.02)  # answers at once
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -128,7 +138,7 @@ def test_led_back_into_the_box_without_any_command():
     q[:4] = (0.0, -1.2, 0.6, 1.2)
     arm = controller("ee_delta", q)
     for _ in range(80):
-        q = arm.step(q, np.zeros(4)).target
+        q = arm.step(q, np.zeros(N)).target
     assert outside(arm.kinematics, q) <= TRACKING
 
 
@@ -175,3 +185,97 @@ def test_joint_delta_of_some_joints_holds_the_others():
     executed = arm.step(HOME, np.array([1.0, -0.5]))
     assert executed.target - HOME == pytest.approx([0, 0, 0, 0, 0.1, -0.1])
     assert executed.action == pytest.approx([1.0, -0.5])
+
+
+# -- a person moves the tip, whatever the action space is
+
+MOTION = ActionSpace("ee_delta", ("x", "y", "z", "yaw", "gripper"), (0.015, 0.02, 0.01, 0.1, 0.25))
+DRIVEN = {
+    "joint_delta": SPACES["joint_delta"],
+    "joint_position": SPACES["joint_position"],
+    "slow_joints": ActionSpace("joint_delta", CONTRACT.joints, (0.03,) * 6),
+    "some_joints": ActionSpace("joint_delta", ("shoulder_pan", "gripper"), (0.1, 0.1)),
+    "some_positions": ActionSpace("joint_position", ("elbow_flex", "gripper"), (1.0, 1.0)),
+    "same": MOTION,
+    "other_axes": ActionSpace("ee_delta", ("x", "y", "roll", "gripper"), (0.02, 0.02, 0.2, 0.3)),
+    "other_scales": ActionSpace("ee_delta", ("gripper", "yaw", "z", "y", "x"), (0.1, 0.3, 0.02, 0.01, 0.03)),
+    "no_gripper": ActionSpace("ee_delta", ("x", "y", "z"), (0.02, 0.02, 0.02)),
+}
+
+
+def driven(space, start=HOME):
+    arm = ArmController(dataclasses.replace(CONTRACT, action=DRIVEN[space], motion=MOTION))
+    arm.reset(start)
+    return arm
+
+
+def push(**axes):
+    return np.array([axes.get(name, 0.0) for name in EE_AXES])
+
+
+@pytest.mark.parametrize("space", DRIVEN)
+def test_a_persons_motion_is_reported_as_an_action_that_leads_there(space):
+    arm = driven(space)
+    low, high = arm.kinematics.joint_limits.T
+    rng = np.random.default_rng(0)
+    motions = np.repeat(rng.uniform(-1.3, 1.3, (30, len(EE_AXES))), 6, axis=0)
+    for motion in motions:
+        before, twin = arm.hold(), copy.copy(arm)
+        executed = arm.move(before, motion)
+        again = twin.step(before, executed.action)
+        assert np.abs(executed.action).max() <= 1.0
+        if DRIVEN[space].type == "ee_delta":
+            place, _ = arm.kinematics.forward(executed.target)
+            assert arm.kinematics.forward(again.target)[0] == pytest.approx(place, abs=0.004)
+            assert again.target[5] == pytest.approx(executed.target[5], abs=1e-6)
+        else:
+            assert again.target == pytest.approx(executed.target, abs=1e-6)
+        assert np.all(executed.target >= low - 1e-9) and np.all(executed.target <= high + 1e-9)
+        assert outside(arm.kinematics, executed.target) <= 0.005
+        assert np.abs(executed.target - before).max() <= CONTRACT.max_joint_speed * CONTRACT.period + 1e-9
+
+
+@pytest.mark.parametrize("space", ["joint_delta", "joint_position", "same", "other_scales"])
+def test_a_full_stick_moves_the_tip_by_the_contracts_motion(space):
+    arm = driven(space)
+    before, _ = arm.kinematics.forward(HOME)
+    executed = arm.move(HOME, push(y=0.4, gripper=-0.2))
+    after, _ = arm.kinematics.forward(executed.target)
+    assert after - before == pytest.approx([0.0, 0.4 * 0.02, 0.0], abs=1e-3)
+    assert executed.target[5] - HOME[5] == pytest.approx(-0.2 * 0.25, abs=1e-6)
+
+
+@pytest.mark.parametrize("space", ["slow_joints", "other_scales"])
+def test_a_motion_too_fast_for_the_action_keeps_its_direction(space):
+    arm = driven(space)
+    before, _ = arm.kinematics.forward(HOME)
+    executed = arm.move(HOME, push(x=1.0, y=1.0))
+    moved = arm.kinematics.forward(executed.target)[0] - before
+    assert np.abs(executed.action).max() == pytest.approx(1.0, abs=1e-3)
+    assert 0.003 < moved[0] < 0.014
+    assert moved == pytest.approx(moved[0] * np.array([1.0, 0.02 / 0.015, 0.0]), abs=1e-3)
+
+
+def test_what_the_action_cannot_do_does_not_happen():
+    arm = driven("other_axes")
+    _, R0 = arm.kinematics.forward(HOME)
+    for _ in range(3):
+        executed = arm.move(arm.hold(), push(z=-1.0, yaw=1.0))
+    place, R1 = arm.kinematics.forward(executed.target)
+    assert place == pytest.approx(arm.kinematics.forward(HOME)[0], abs=1e-3)
+    assert pytest.approx(R0, abs=0.01) == R1
+    arm = driven("some_joints")
+    executed = arm.move(HOME, push(x=1.0, y=1.0, z=-1.0))
+    assert executed.target[1:5] == pytest.approx(HOME[1:5])
+
+
+@pytest.mark.parametrize("space", DRIVEN)
+def test_bad_motions_are_refused_and_change_nothing(space):
+    arm = driven(space)
+    with pytest.raises(ValueError, match=r"motion: shape \(4,\), expected \(7,\)"):
+        arm.move(HOME, np.zeros(4))
+    with pytest.raises(ValueError, match="motion: holds NaN or infinity"):
+        arm.move(HOME, push(y=np.nan))
+    with pytest.raises(ValueError, match="measured joints: holds NaN"):
+        arm.move(np.full(6, np.nan), push(y=1.0))
+    assert np.array_equal(arm.hold(), HOME)

@@ -1,6 +1,6 @@
 import pytest
 from hilrl_msgs.msg import Action, Episode
-from loop_messages import PERIOD, action
+from loop_messages import PERIOD, action, stick
 
 from hilrl_control.mux import Mux
 from hilrl_control.mux_node import MuxNode
@@ -11,7 +11,7 @@ MOTION = [0.1] * 7
 
 
 def policy(step, value=0.5):
-    return action(1, step, [value] * 4, policy_version=3)
+    return action(1, step, [value] * len(stick()), policy_version=3)
 
 
 def person(stamp_ns, held=True):
@@ -53,6 +53,29 @@ def test_a_person_who_may_not_take_over_does_not():
     mux = Mux(exact=False, person_allowed=False)
     mux.on_person(person(0), 0)
     assert mux.on_policy(policy(0), 1).controller == Action.POLICY
+
+
+def test_a_new_episode_says_whether_the_person_may_take_over():
+    mux = Mux(exact=False)
+    for allowed, controller in ((False, Action.POLICY), (True, Action.PERSON)):
+        mux.on_person(person(0), 0)
+        mux.begin_episode(PERIOD, allowed)
+        assert mux.on_policy(policy(0), 1).controller == controller
+
+
+def test_a_reading_from_before_the_clock_was_set_back_is_forgotten():
+    mux = Mux(exact=True)
+    mux.on_person(person(50 * PERIOD), 0)
+    mux.begin_episode(0, True)
+    assert mux.on_policy(policy(0), 0) is None  # it waits for a reading of this episode
+    assert mux.on_person(person(0), 0).step == 0
+
+
+def test_a_reading_made_for_the_first_observation_survives_the_announcement():
+    mux = Mux(exact=True)
+    mux.on_person(person(0), 0)
+    mux.begin_episode(0, True)
+    assert mux.on_policy(policy(0), 0).controller == Action.PERSON
 
 
 def test_in_lockstep_a_step_waits_for_the_reading_of_that_very_step():

@@ -124,7 +124,10 @@ def test_bad_targets_are_refused_and_nothing_moves(sim):
 
 
 def test_the_gap_between_open_jaws_is_free(sim):
-    """The single hull of either jaw would fill it."""
+    """The object fits, however it is turned, up to half its height deeper than where a grasp holds it.
+
+    The single hull of either jaw would fill the gap.
+    """
     import mujoco
 
     sim.reset(0)
@@ -133,11 +136,14 @@ def test_the_gap_between_open_jaws_is_free(sim):
     middle = pos + R @ np.array(grasp["offset"])
     size = np.array(TASK.scene["objects"]["cube"]["size"]) / 2
     cube = sim.model.geom("cube").id
-    for depth in np.linspace(0.0, 0.03, 7):  # up into the gripper
-        sim._place("cube", middle - R[:, 2] * depth, 0.0)
-        mujoco.mj_forward(sim.model, sim.data)
-        touching = [c for c in sim.data.contact if cube in c.geom]
-        assert not touching, f"cube of {size} touches the jaws {depth * 1e3:.0f} mm up"
+    for depth in np.linspace(0.0, size[2], 4):  # up into the gripper
+        for yaw in np.linspace(*scene_objects(TASK)["cube"].spawn["yaw"], 5):
+            sim._place("cube", middle - R[:, 2] * depth, yaw)
+            mujoco.mj_forward(sim.model, sim.data)
+            touching = [c for c in sim.data.contact if cube in c.geom]
+            assert not touching, (
+                f"cube of {2 * size} touches the jaws {depth * 1e3:.0f} mm up at yaw {yaw:.2f}"
+            )
 
 
 def test_decimation_keeps_the_outline():

@@ -35,6 +35,13 @@ class Executed:
     action: np.ndarray
 
 
+def _slower(action: np.ndarray, tip: np.ndarray) -> np.ndarray:
+    """Return an action [A] shortened to [-1, 1]; where `tip` [A] holds all alike, so the tip's way is kept."""
+    action = action.copy()
+    action[tip] /= np.abs(action[tip]).max(initial=1.0)
+    return np.clip(action, -1.0, 1.0)
+
+
 class ArmController:
     """Turns actions of the contract's action space into joint targets.
 
@@ -69,12 +76,8 @@ class ArmController:
             self._slots = [(i, axes.index(n)) for i, n in enumerate(self._names) if n in axes]
         else:
             self._index = np.array([contract.joints.index(n) for n in self._names])
-        # a person moves the tip, whatever the policy's action space is
-        self._hand = (
-            self
-            if contract.action == contract.motion
-            else ArmController(dataclasses.replace(contract, action=contract.motion))
-        )
+            # a person moves the tip, whatever the policy's action space is
+            self._hand = ArmController(dataclasses.replace(contract, action=contract.motion))
         self._target: np.ndarray | None = None
         self._pose = np.zeros(6)  # ee_delta: commanded x, y, z and roll, pitch, yaw relative to home
 
@@ -117,40 +120,36 @@ class ArmController:
         Args:
             q_measured: Measured joint positions [n], rad.
             motion: x, y, z, roll, pitch, yaw, gripper [7] in [-1, 1], in units of the contract's `motion`;
-                components that it does not name do nothing.
+                components that it does not name do nothing, nor does what no action of the contract can do.
 
         Returns:
-            The targets, and the action of the contract's own space that leads to them.
+            See `step`: the person commands an action of the contract's own space like the policy.
 
         Raises:
             ValueError: See `step`.
         """
-        motion = self._check("motion", motion, len(EE_AXES))
+        motion = np.clip(self._check("motion", motion, len(EE_AXES)), -1.0, 1.0)
         action = motion[[EE_AXES.index(name) for name in self.contract.motion.names]]
-        if self._hand is self:
-            return self.step(q_measured, action)
-        old = self.hold()
-        hand = self._hand
+        own = self._own_ee(action) if self._type == "ee_delta" else self._own_joints(q_measured, action)
+        return self.step(q_measured, own)
+
+    def _own_ee(self, action: np.ndarray) -> np.ndarray:
+        """Return the contract's action [A] (ee_delta) nearest to an action of its `motion`."""
+        if self.contract.action == self.contract.motion:
+            return action
+        motion = self.contract.motion
+        wanted = dict(zip(motion.names, action * motion.scale, strict=True))
+        own = np.array([wanted.get(name, 0.0) for name in self._names]) / self._scale
+        return _slower(own, np.array([name != "gripper" for name in self._names]))
+
+    def _own_joints(self, q_measured: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Return the contract's action [A] (joint types) nearest to an action of its `motion`."""
+        old, hand = self.hold(), self._hand
         hand._target, hand._pose = old, hand._pose_of(old)
-        change = hand.step(q_measured, action).target - old
-        if self._type == "ee_delta":
-            moved = hand._pose - self._pose_of(old)
-            scale = np.array([self._ee_scale[slot] for _, slot in self._slots])
-            wanted = np.array([moved[slot] for _, slot in self._slots])
-        elif self._type == "joint_delta":
-            scale, wanted = self._scale, change[self._index]
-        else:
-            scale, wanted = np.full(len(self._index), np.inf), change[self._index]
-        # slower than the person asks, where one action of the policy could not do it
-        change *= min(1.0, float(np.min(scale / np.maximum(np.abs(wanted), 1e-9))))
-        target = old + change
-        pose = self._pose_of(target)
-        if self._type == "ee_delta":
-            executed = np.clip(self._ee_action(old, self._pose_of(old), target, pose), -1.0, 1.0)
-        else:
-            executed = self._joint_action(old, target)
-        self._target, self._pose = target, pose
-        return Executed(target.copy(), executed)
+        target = hand.step(q_measured, action).target
+        if self._type == "joint_position":
+            return self._joint_action(old, target)
+        return _slower((target - old)[self._index] / self._scale, self._index != self._gripper)
 
     def step(self, q_measured: np.ndarray, action: np.ndarray) -> Executed:
         """Command one control period.

@@ -47,16 +47,20 @@ class EpisodeRecorder:
     noted_aside: list[Observation | Action | Reward] = field(default_factory=list)
     seen: dict[type, set[int]] = field(default_factory=dict)
 
-    def begin(self, msg: Episode, folder: Path) -> None:
-        """Take the announcement of an episode; `folder` will hold its bag."""
+    def begin(self, msg: Episode, folder: Path) -> Recording | None:
+        """Take the announcement of an episode; `folder` will hold its bag.
+
+        Returns:
+            What became of the bag, if all of the episode was there before its announcement.
+        """
         if self.episode and msg.episode == self.episode.episode and msg.phase == self.episode.phase:
-            return
+            return None
         self.discard()
         self.episode = None
         if msg.status != Episode.RUNNING or msg.phase not in self.phases:
             self.aside.clear()
             self.noted_aside.clear()
-            return
+            return None
         self.episode, self.start_ns = msg, nanoseconds(msg.header.stamp)
         self.end, self.seen = None, {Observation: set(), Action: set(), Reward: set()}
         self.writer = EpisodeWriter(folder)
@@ -64,8 +68,8 @@ class EpisodeRecorder:
         for message in early:
             self.add_raw(message)
         early_steps, self.noted_aside = self.noted_aside, []
-        for step_message in early_steps:
-            self.note(step_message)
+        results = [self.note(step_message) for step_message in early_steps]
+        return next((result for result in results if result), None)
 
     def add_raw(self, message: Message) -> None:
         """Write a message of any recorded topic to the open bag."""

@@ -60,7 +60,9 @@ class RecorderNode(Node):
         self.run_folder = Path(self.params.runs_dir) / msg.run
         self.listen(msg.phase in self.recorder.phases)
         kind = "demos" if msg.phase == Episode.DEMONSTRATE else "episodes"
-        self.recorder.begin(msg, self.run_folder / kind / f"episode_{msg.episode:06d}")
+        recording = self.recorder.begin(msg, self.run_folder / kind / f"episode_{msg.episode:06d}")
+        if recording:
+            self.publisher.publish(recording)
         if self.params.camera and msg.phase == Episode.SHOWCASE and self.film is None:
             self.film = VideoWriter(self.run_folder / "policy.mp4", self.contract.control_rate)
             self.film_subscription = self.create_subscription(
