@@ -45,6 +45,13 @@ class SACConfig:
     tau: float = option(
         0.005, "Share of the critic that the target takes over per critic step", low=0, high=1
     )
+    policy_average: float = option(
+        0.003,
+        "Share of the actor that its running average takes over per update; the average acts where nothing is "
+        "explored: it is steadier than the newest actor",
+        low=0,
+        high=1,
+    )
     critics: int = option(2, "Ensemble size; RLPD's 10 pays only with a high utd_ratio", low=1)
     critic_subsample: int = option(0, "Critics drawn for each target's minimum (RLPD); 0 for all", low=0)
     largest_return: float = option(
@@ -98,7 +105,7 @@ class SAC(Agent):
 
     name = "sac"
     Config = SACConfig
-    policy_networks = ("encoder", "actor")
+    policy_networks = ("encoder", "actor", "average")
 
     def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
@@ -113,10 +120,12 @@ class SAC(Agent):
             )
             self.critic = EnsembleMLP(c.critics, self.encoder.size + flat, c.hidden, 1, bf16)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.temperature = Temperature(c.temperature_init)
         self.networks = {
             "encoder": self.encoder,
             "actor": self.actor,
+            "average": self.average,
             "critic": self.critic,
             "target": self.target,
             "temperature": self.temperature,
@@ -125,6 +134,7 @@ class SAC(Agent):
         trained |= {"encoder": [self.encoder]} if spec.cameras else {}
         self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
         self._flat_target = flatten(list(self.target.parameters()))
+        self._flat_average = flatten(list(self.average.parameters()))
         self._encoder_optimizer = [self.optimizers["encoder"]] if spec.cameras else []
         self._entropy_goal = c.target_entropy * flat
 
@@ -135,9 +145,10 @@ class SAC(Agent):
 
     @torch.no_grad()
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
-        """tanh(mean), or tanh(mean + std · noise) with noise from `seed` → [H, A]."""
+        """tanh(mean) of the averaged actor, or tanh(mean + std · noise) with noise from `seed` → [H, A]."""
         self.spec.check(observation)
-        mean, log_std = self.actor(self.encoder(to_batch(observation)))
+        actor = self.actor if explore else self.average
+        mean, log_std = actor(self.encoder(to_batch(observation)))
         if explore:
             generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
             mean = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
@@ -154,11 +165,11 @@ class SAC(Agent):
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         if self.updates < c.critic_warmup:
             cloning = bc_loss(self.actor(features.detach())[0], part, part.offline.float())
-            minimise(cloning, self.optimizers["actor"], clip=c.grad_clip)
+            self._improve_actor(cloning)
             metrics |= {"bc_loss": cloning.detach()}
         else:
             loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
-            minimise(loss + self.temperature_loss(log_density), self.optimizers["actor"], clip=c.grad_clip)
+            self._improve_actor(loss + self.temperature_loss(log_density))
             metrics |= actor_metrics
         self.updates += 1
         metrics |= {"temperature": self.temperature().detach()}
@@ -169,8 +180,15 @@ class SAC(Agent):
         batch = shifted(batch, self.config.image_shift, self.generator)
         mean, _ = self.actor(self.encoder(batch.observation))
         loss = bc_loss(mean, batch, torch.ones_like(batch.bootstrap))
-        minimise(loss, self.optimizers["actor"], *self._encoder_optimizer, clip=self.config.grad_clip)
+        self._improve_actor(loss, *self._encoder_optimizer)
         return {"bc_loss": loss.item()}
+
+    def _improve_actor(self, loss: Tensor, *others: FlatAdam) -> None:
+        """One gradient step of actor (and temperature); its average follows (Polyak and Juditsky, 1992)."""
+        optimizer = self.optimizers["actor"]
+        minimise(loss, optimizer, *others, clip=self.config.grad_clip)
+        # the temperature lies behind the actor in the optimizer's vector
+        self._flat_average.lerp_(optimizer.flat[: len(self._flat_average)], self.config.policy_average)
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""
