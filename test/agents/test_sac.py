@@ -119,7 +119,20 @@ def test_pretrain_moves_the_actor_and_nothing_else():
     assert losses[-1] < 0.5 * losses[0]
     after = agent.state()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert all(name.startswith(("actor.", "optimizer.actor.")) for name in moved)
+    assert all(name.startswith(("actor.", "average.", "optimizer.actor.")) for name in moved)
+
+
+def test_the_average_follows_the_actor_and_acts_where_nothing_is_explored():
+    agent = make_agent("sac", SPEC, EXACT | {"hidden": [32], "policy_average": 0.25})
+    observation = {"state": np.ones(SPEC.state_dim, np.float32), "images": {}}
+    before = {k: v.clone() for k, v in agent.networks["average"].state_dict().items()}
+    agent.pretrain(random_batch(SPEC, 8))
+    actor, average = agent.networks["actor"].state_dict(), agent.networks["average"].state_dict()
+    for name, value in average.items():
+        torch.testing.assert_close(value, before[name] + 0.25 * (actor[name] - before[name]))
+    calm = agent.act(observation, explore=False)
+    agent.networks["actor"].load_state_dict({k: v + 1 for k, v in actor.items()})
+    assert np.array_equal(agent.act(observation, explore=False), calm)
 
 
 @pytest.mark.parametrize("name", ["sac", "bc"])
