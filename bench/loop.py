@@ -148,7 +148,7 @@ class Measurement:
         self.processes = {name(p): p for p in psutil.Process(pid).children(recursive=True) if name(p)}
         self.processes["supervisor"] = psutil.Process(pid)
         self.before = {n: cpu(p) for n, p in self.processes.items()}
-        self.after, self.memory = dict(self.before), {}
+        self.after, self.memory, self.resident = dict(self.before), {}, {}
 
     def update(self, status: dict) -> None:
         """Take the newest status."""
@@ -158,7 +158,8 @@ class Measurement:
         for n, p in self.processes.items():
             try:
                 self.after[n] = cpu(p)
-                self.memory[n] = p.memory_full_info().pss / 1e6
+                memory = p.memory_full_info()
+                self.memory[n], self.resident[n] = memory.pss / 1e6, memory.rss / 1e6
             except psutil.NoSuchProcess:
                 continue
 
@@ -212,8 +213,8 @@ def report(m: Measurement, listener: Listener | None, first_episode: float, fold
         "realtime_factor": round(rate * period, 2),
         "updates_per_step": round(updates / steps, 4),
         "first_episode_s": round(first_episode, 1),
-        "memory_mb": round(total),
-        "memory_is": "proportional set size, shared pages counted once",
+        "memory_mb": round(total),  # proportional set size: shared pages counted once
+        "resident_mb": round(sum(m.resident.values())),  # shared pages counted in every process
         "transitions_sent": summary["transitions_sent"],
         "transitions_stored": summary["transitions_stored"],
         "hops_ms": {hop: {"median": round(a, 2), "p99": round(b, 2)} for hop, (a, b, _) in hops.items()},
