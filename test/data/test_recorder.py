@@ -71,8 +71,10 @@ def record(
     results = []
     for i, (topic, msg) in enumerate(interleaved(messages, random.Random(seed))):
         if i == early:
-            recorder.begin(announcement(episode, phase), folder)
+            results.append(recorder.begin(announcement(episode, phase), folder))
         results.append(give(recorder, topic, msg))
+    if early > i:
+        results.append(recorder.begin(announcement(episode, phase), folder))
     return [r for r in results if r]
 
 
@@ -120,6 +122,12 @@ def test_failed_demonstrations_are_not_kept_but_other_failed_episodes_are(record
 def test_phases_that_nobody_asked_for_are_not_recorded(recorder, tmp_path):
     assert record(recorder, tmp_path / "e", phase=Episode.EVALUATE) == []
     assert left(tmp_path) == []
+
+
+def test_an_episode_that_was_over_before_its_announcement_is_recorded(recorder, tmp_path):
+    (result,) = record(recorder, tmp_path / "e", early=100)
+    assert result == Recording(episode=1, complete=True, folder="e")
+    assert len(list(read_steps(tmp_path / "e"))) == 5
 
 
 def test_until_it_is_whole_a_bag_does_not_count(recorder, tmp_path):
@@ -193,3 +201,15 @@ def test_the_node_records_a_demonstration_and_deletes_a_discarded_one(make_graph
     assert folder.name == recordings[0].folder == "episode_000002"
     assert len(list(read_steps(folder))) == 3
     assert json.loads((folder / "episode.json").read_text())["success"] is True
+
+
+def test_the_node_does_not_listen_to_what_it_does_not_record(make_graph, tmp_path):
+    graph = make_graph(robot=ROBOT, task=TASK_FILE, runs_dir=tmp_path, camera="''")
+    graph.add(RecorderNode())
+    episode = graph.publisher(Episode, "episode", qos.LATCHED)
+    joints = graph.publisher(JointState, "joint_states", qos.STEP)
+    graph.connect()
+    for number, phase in enumerate((Episode.DEMONSTRATE, Episode.TRAIN, Episode.DEMONSTRATE), 1):
+        episode.publish(announcement(number, phase))
+        wanted = int(phase == Episode.DEMONSTRATE)
+        graph.until(lambda wanted=wanted: joints.get_subscription_count() == wanted)
