@@ -246,9 +246,11 @@ class EmulatedBus:
             with self.lock:
                 master = self._master
                 wait = max(self._outbox[0][0] - time.monotonic(), 0) if self._outbox else None
-            readable, _, _ = select.select(
-                [fd for fd in (self._wake[0], master) if fd is not None], [], [], wait
-            )
+            fds = [fd for fd in (self._wake[0], master) if fd is not None]
+            try:
+                readable, _, _ = select.select(fds, [], [], wait)
+            except OSError:  # unplugged just now
+                continue
             if self._wake[0] in readable:
                 os.read(self._wake[0], 64)
             with self.lock:
@@ -258,9 +260,12 @@ class EmulatedBus:
                     with contextlib.suppress(BlockingIOError):
                         self._received += os.read(master, 4096)
                     self._handle()
-                while self._outbox and self._outbox[0][0] <= time.monotonic():
+                due, now = b"", time.monotonic()
+                while self._outbox and self._outbox[0][0] <= now:
+                    due += heapq.heappop(self._outbox)[2]
+                if due:
                     with contextlib.suppress(BlockingIOError):  # nobody reads: lost, as on a wire
-                        os.write(master, heapq.heappop(self._outbox)[2])
+                        os.write(master, due)
 
     def _handle(self) -> None:
         """Carry out the packets received so far."""
@@ -280,7 +285,8 @@ class EmulatedBus:
                 self._received = self._received[1:]
                 continue
             self._received = self._received[end:]
-            self._instruction(body[0], body[2], body[3:])
+            with contextlib.suppress(IndexError):  # parameters are missing: no answer
+                self._instruction(body[0], body[2], body[3:])
 
     def _instruction(self, id_: int, instruction: int, data: bytes) -> None:
         due = time.monotonic() + self.latency
