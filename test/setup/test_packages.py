@@ -21,6 +21,7 @@ ROSDEP = {
     "psutil": "python3-psutil",
     "pygame": "python3-pygame",
     "rich": "python3-rich",
+    "scservo_sdk": "feetech-servo-sdk",  # on PyPI only
     "yaml": "python3-yaml",
 }
 
