@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 import sys
@@ -122,6 +123,9 @@ def run(node_class: type[Node], args: list[str] | None = None) -> None:
     node, code = None, 0
     try:
         node = node_class()
+        # what set-up made stays: the collector need not look through it again in the loop
+        gc.collect()
+        gc.freeze()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         # a time-out, because a signal does not end a wait
