@@ -47,6 +47,7 @@ class ActorParams:
         bounds=(0, 1000),
     )
     runs_dir: str = param("runs", "Folder of the runs; the actor's unacknowledged transitions are kept in it")
+    realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
 class ActorNode(Node):
@@ -83,7 +84,7 @@ class ActorNode(Node):
             self.create_subscription(PolicyWeights, "policy_weights", self.on_weights, qos.WEIGHTS)
             self.create_subscription(LearnerStatus, "learner_status", self.on_learner, qos.LATCHED)
         self.create_timer(_RESEND_S / 2, self.send_again)
-        ask_for_realtime(self)
+        ask_for_realtime(self, self.params.realtime)
         self.report()
 
     def _load_policy(self):

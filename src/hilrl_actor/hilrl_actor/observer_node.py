@@ -22,6 +22,7 @@ class ObserverParams:
     max_age: float = param(
         0.2, "A pose or image older than this at a tick is waited for", unit="s", bounds=(0.001, 10.0)
     )
+    realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
 class ObserverNode(Node):
@@ -40,7 +41,7 @@ class ObserverNode(Node):
             self.create_subscription(kind, topic, lambda msg, t=topic: self.on_message(t, msg), qos.SENSOR)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         self.create_subscription(Reward, "reward", self.on_reward, qos.STEP)
-        ask_for_realtime(self)
+        ask_for_realtime(self, params.realtime)
 
     def on_message(self, topic: str, msg) -> None:
         """Take a message; one that does not fit the contract makes no observation, so nobody acts on it."""

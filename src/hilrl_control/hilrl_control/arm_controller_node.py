@@ -21,6 +21,7 @@ class ArmControllerParams:
 
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
+    realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
 class ArmControllerNode(Node):
@@ -45,7 +46,7 @@ class ArmControllerNode(Node):
         self.executed = self.create_publisher(Action, "executed_action", qos.STEP)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(Action, "command", self.on_command, qos.STEP)
-        ask_for_realtime(self)
+        ask_for_realtime(self, params.realtime)
 
     def on_joints(self, msg: JointState) -> None:
         """Remember the newest joint state; execute the command that waited for it."""

@@ -25,6 +25,7 @@ class MuxParams:
         unit="s",
         bounds=(0.01, 5.0),
     )
+    realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
 class MuxNode(Node):
@@ -38,7 +39,7 @@ class MuxNode(Node):
         self.create_subscription(Action, "policy/action", self.on_policy, qos.STEP)
         self.create_subscription(Action, "teleop/action", self.on_person, qos.STEP)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
-        ask_for_realtime(self)
+        ask_for_realtime(self, params.realtime)
 
     def on_policy(self, msg: Action) -> None:
         """Forward the step's action as soon as it is decided."""

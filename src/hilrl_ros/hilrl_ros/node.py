@@ -92,10 +92,21 @@ def declare(node: Node, params: type[P]) -> P:
     return params(**values)
 
 
-def ask_for_realtime(node: Node, priority: int = 10) -> None:
-    """Ask for SCHED_FIFO, so that a busy learner cannot delay the control path; warn once where refused."""
+def ask_for_realtime(node: Node, wanted: bool, priority: int = 10) -> None:
+    """Ask for SCHED_FIFO, so that a busy learner cannot delay the control path; warn once where refused.
+
+    Args:
+        node: Whose process asks.
+        wanted: False leaves the process as it is: in lockstep nothing is late, and on few cores nodes that wait for
+            each other at real-time priority can starve the thread that they wait for.
+        priority: Of SCHED_FIFO.
+    """
+    if not wanted:
+        return
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        # threads and processes that this one makes later stay at normal priority
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
     except (PermissionError, OSError):
         node.get_logger().warning(
             "no real-time priority (SCHED_FIFO is not allowed here): a busy machine may delay the control loop; "

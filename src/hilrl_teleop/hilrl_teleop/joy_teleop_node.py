@@ -25,6 +25,7 @@ class JoyTeleopParams:
     """Parameters of the joy teleop."""
 
     mapping: str = param("game_controller", "Gamepad mapping: a name from config/gamepads or a path")
+    realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
 class JoyTeleopNode(Node):
@@ -38,7 +39,7 @@ class JoyTeleopNode(Node):
         self.actions = self.create_publisher(Action, "teleop/action", qos.STEP)
         self.events = self.create_publisher(OperatorEvent, "operator_event", qos.STEP)
         self.create_subscription(Joy, "joy", self.on_joy, qos.STEP)
-        ask_for_realtime(self)
+        ask_for_realtime(self, params.realtime)
 
     def on_joy(self, msg: Joy) -> None:
         """Translate one reading."""
