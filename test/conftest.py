@@ -18,13 +18,14 @@ class Graph:
 
     def __init__(self, **parameters):
         import rclpy
-        from rclpy.executors import SingleThreadedExecutor
+
+        from hilrl_ros.executor import Executor
 
         args = ["--ros-args"]
         for name, value in parameters.items():
             args += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
         rclpy.init(args=args)
-        self.executor = SingleThreadedExecutor()
+        self.executor = Executor()
         self.nodes = []
         self.probe = self.add(rclpy.create_node("probe"))
 

@@ -1,5 +1,5 @@
 import pytest
-from hilrl_msgs.msg import Action, Episode, LearnerStatus
+from hilrl_msgs.msg import Action, Episode, TransitionAck
 from loop_messages import CONTRACT, ROBOT, TASK_FILE, action, episode_messages, observation, reward
 
 from hilrl_actor.actor_node import ActorNode
@@ -148,23 +148,23 @@ def test_in_lockstep_the_actor_waits_for_a_learner_that_is_behind(make_actor):
         node.on_executed(m["executed_action"][k])
         node.on_reward(m["reward"][k])
     assert len(node.transitions) == 3 and [a.step for a in node.actions] == [0, 1]
-    node.on_learner(LearnerStatus(instance="a", last_seq=3, learnt_seq=2))
+    node.on_learner(TransitionAck(instance="a", last_seq=3, learnt_seq=2))
     assert [a.step for a in node.actions] == [0, 1, 2]
 
 
 def test_a_restarted_learner_gets_again_what_it_lacks_and_a_restarted_actor_too(make_actor, tmp_path):
     node = make_actor()
     announce(node, 1)
-    node.on_learner(LearnerStatus(instance="a", last_seq=0))
+    node.on_learner(TransitionAck(instance="a", last_seq=0))
     play(node, 1, 5)
-    node.on_learner(LearnerStatus(instance="a", last_seq=2))
+    node.on_learner(TransitionAck(instance="a", last_seq=2))
     first = list(node.transitions)
-    node.on_learner(LearnerStatus(instance="b", last_seq=2))
+    node.on_learner(TransitionAck(instance="b", last_seq=2))
     assert node.transitions[5:] == first[2:]
     node.outbox.close()
     node.outbox = Outbox(tmp_path / "r/actor/outbox.bin")
     node.transitions = Sent()
-    node.on_learner(LearnerStatus(instance="b", last_seq=2))
+    node.on_learner(TransitionAck(instance="b", last_seq=2))
     node.send_again(now=True)
     assert node.transitions == first[2:]
     announce(node, 2)

@@ -11,11 +11,11 @@ from hilrl_msgs.msg import (
     Action,
     ActorStatus,
     Episode,
-    LearnerStatus,
     Observation,
     PolicyWeights,
     Reward,
     Transition,
+    TransitionAck,
 )
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
@@ -69,7 +69,7 @@ class ActorNode(Node):
         self.answer: Action | None = None  # newest action sent
         self.rewarded: tuple[int, int] = (-1, -1)  # newest step whose reward came
         self.over = -1  # newest episode that ended
-        self.learner: LearnerStatus | None = None
+        self.learner: TransitionAck | None = None
         self.sent_at = time.monotonic()
 
         self.actions = self.create_publisher(Action, "policy/action", qos.STEP)
@@ -82,7 +82,7 @@ class ActorNode(Node):
         self.create_subscription(Observation, "observation", self.on_observation, qos.STEP)
         if self.policy and not self.params.policy:
             self.create_subscription(PolicyWeights, "policy_weights", self.on_weights, qos.WEIGHTS)
-            self.create_subscription(LearnerStatus, "learner_status", self.on_learner, qos.LATCHED)
+            self.create_subscription(TransitionAck, "transition_ack", self.on_learner, qos.LATCHED)
         self.create_timer(_RESEND_S / 2, self.send_again)
         ask_for_realtime(self, self.params.realtime)
         self.report()
@@ -149,7 +149,7 @@ class ActorNode(Node):
             self.send_transition(step)
         self.act()
 
-    def on_learner(self, msg: LearnerStatus) -> None:
+    def on_learner(self, msg: TransitionAck) -> None:
         """Forget what is acknowledged; a restarted learner gets again what it lacks."""
         restarted = self.learner is not None and msg.instance != self.learner.instance
         self.learner = msg

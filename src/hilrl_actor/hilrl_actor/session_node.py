@@ -67,7 +67,6 @@ class SessionNode(Node):
         self.announcement = Episode(run=self.session.folder.name)
         self.steps = self.person_steps = 0
         self.episode_return = 0.0
-        self.executed: Action | None = None
         self.reward: Reward | None = None
         self.recorded: Recording | None = None
         self.waiting_since = self.moved_at = time.monotonic()
@@ -78,7 +77,6 @@ class SessionNode(Node):
 
         self.publisher = self.create_publisher(Episode, "episode", qos.LATCHED)
         self.reset = self.create_client(Reset, "reset_episode")
-        self.create_subscription(Action, "executed_action", self.on_executed, qos.STEP)
         self.create_subscription(Reward, "reward", self.on_reward, qos.STEP)
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
         self.create_subscription(LearnerStatus, "learner_status", self.on_learner, qos.LATCHED)
@@ -183,7 +181,7 @@ class SessionNode(Node):
         self.announcement.run = run
         self.steps = self.person_steps = 0
         self.episode_return = 0.0
-        self.executed = self.reward = self.recorded = None
+        self.reward = self.recorded = None
         self.stage = "reset"
         self.ask_reset()
 
@@ -208,35 +206,20 @@ class SessionNode(Node):
         self.stage, self.moved_at = "episode", time.monotonic()
         self.publisher.publish(self.announcement)
 
-    def on_executed(self, msg: Action) -> None:
-        """Count a step."""
+    def on_reward(self, msg: Reward) -> None:
+        """Count a step and its reward; end the episode where it says so."""
         if self.stage != "episode" or msg.episode != self.announcement.episode:
             return
         self.moved_at = time.monotonic()
-        if self.executed is None or msg.step > self.executed.step:
+        if self.reward is None or msg.step > self.reward.step:
             self.steps += 1
             self.person_steps += msg.controller == Action.PERSON
-        self.executed = msg
-        self.maybe_end()
-
-    def on_reward(self, msg: Reward) -> None:
-        """Count a reward; end the episode where it says so."""
-        if self.stage != "episode" or msg.episode != self.announcement.episode:
-            return
-        if self.reward is None or msg.step > self.reward.step:
             self.episode_return += msg.reward
         self.reward = msg
-        self.maybe_end()
-
-    def maybe_end(self) -> None:
-        """End the episode once its last reward and executed action are both there."""
-        reward, executed = self.reward, self.executed
-        if reward is None or executed is None or not (reward.terminated or reward.truncated):
-            return
-        if executed.step < reward.step:
+        if not (msg.terminated or msg.truncated):
             return
         if self.session.phase == "demonstrate":
-            if not reward.success:
+            if not msg.success:
                 self.get_logger().warning(
                     f"demonstration {self.announcement.episode} failed: it is shown again"
                 )
@@ -335,7 +318,7 @@ class SessionNode(Node):
     def show(self) -> None:
         """Write what is on now."""
         session = self.session
-        controller = self.executed.controller if self.executed else Action.NOBODY
+        controller = self.reward.controller if self.reward else Action.NOBODY
         write_json(
             session.folder / "status.json",
             session.facts | self._counters() | {

@@ -38,6 +38,9 @@ class SACConfig:
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
     utd_ratio: int = option(1, "Critic steps per update; 2 needs fewer robot steps and twice the CPU", low=1)
+    policy_update_freq: int = option(
+        1, "Updates of the critics to one of the actor; 2 saves a quarter of the CPU (TD3)", "updates", low=1
+    )
     n_step: int = option(
         1, "Rewards summed before bootstrapping, if more than the chunk; 3 for cameras", low=1
     )
@@ -167,7 +170,7 @@ class SAC(Agent):
             cloning = bc_loss(self.actor(features.detach())[0], part, part.offline.float())
             self._improve_actor(cloning)
             metrics |= {"bc_loss": cloning.detach()}
-        else:
+        elif self.updates % c.policy_update_freq == 0:
             loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
             self._improve_actor(loss + self.temperature_loss(log_density))
             metrics |= actor_metrics

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition
+from hilrl_msgs.msg import Episode, LearnerStatus, PolicyWeights, Transition, TransitionAck
 from rclpy.node import Node
 from std_msgs.msg import Header
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hilrl_learner.learner import Learner
 
 _CHECKPOINT_S = 10.0
+_STATUS_S = 0.5
 _PART_BYTES = 1 << 20
 
 
@@ -57,7 +58,7 @@ class LearnerParams:
 
 
 class LearnerNode(Node):
-    """Subscribes to `transition`, publishes `learner_status` and `policy_weights`.
+    """Subscribes to `transition`, publishes `transition_ack`, `learner_status` and `policy_weights`.
 
     The executor only stores; all learning happens in one worker thread, so ingest never waits for an update.
     """
@@ -85,7 +86,10 @@ class LearnerNode(Node):
         self.wake = threading.Event()
         self.stopping = threading.Event()
         self.weights = self.create_publisher(PolicyWeights, "policy_weights", qos.WEIGHTS)
+        self.acks = self.create_publisher(TransitionAck, "transition_ack", qos.LATCHED)
+        self.acknowledged, self.reporting = TransitionAck(), threading.Lock()
         self.status = self.create_publisher(LearnerStatus, "learner_status", qos.LATCHED)
+        self.reported, self.reported_at = (-1, -1), 0.0
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         self.create_subscription(Transition, "transition", self.on_transition, qos.TRANSITIONS)
         self.worker = threading.Thread(target=self.work, name="learning")
@@ -129,7 +133,9 @@ class LearnerNode(Node):
         try:
             while not self.stopping.is_set():
                 if not self.step():
-                    self.wake.wait(0.5)
+                    if self.learner:
+                        self.report()
+                    self.wake.wait(_STATUS_S)
                     self.wake.clear()
         except Exception as e:
             one_sentence = isinstance(e, ValueError | RuntimeError)
@@ -198,17 +204,24 @@ class LearnerNode(Node):
         self.saved_at = time.monotonic()
 
     def report(self) -> None:
-        """Publish what is stored and done."""
-        learner = self.learner
+        """Publish how far it is, and now and then all that is known of it."""
+        learner, now = self.learner, time.monotonic()
+        with self.reporting:  # both threads come here, and an older acknowledgement must not be the last
+            ack = TransitionAck(
+                instance=self.instance, last_seq=learner.last_seq, learnt_seq=learner.learnt_seq
+            )
+            if ack != self.acknowledged:
+                self.acknowledged = ack
+                self.acks.publish(ack)
+        if (self.state, self.entered) == self.reported and now - self.reported_at < _STATUS_S:
+            return
+        self.reported, self.reported_at = (self.state, self.entered), now
         metrics = learner.metrics
         self.status.publish(
             LearnerStatus(
                 header=self.header(),
-                instance=self.instance,
                 state=self.state,
                 phase=self.entered,
-                last_seq=learner.last_seq,
-                learnt_seq=learner.learnt_seq,
                 stored=learner.online.stored,
                 updates=learner.agent.updates,
                 policy_version=learner.version,

@@ -72,6 +72,7 @@ class RewardNode(Node):
             return
         terms, success = self.function(np.array(before.state), np.array(action.action), np.array(after.state))
         msg = Reward(header=after.header, episode=key[0], step=key[1], source=Reward.TERMS)
+        msg.controller = action.controller
         msg.term_names, msg.term_values = list(terms), floats(terms.values())
         msg.reward, msg.success, msg.terminated = sum(terms.values()), success, success
         if self.verdict is not None:

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+
+from hilrl_ros.executor import Executor
 
 P = TypeVar("P")
 _SIGNAL_S = 0.2  # how long a signal may wait
@@ -131,13 +133,13 @@ def run(node_class: type[Node], args: list[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: told.append(number))
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node, code = None, 0
+    node, executor, code = None, None, 0
     try:
         node = node_class()
         # what set-up made stays: the collector need not look through it again in the loop
         gc.collect()
         gc.freeze()
-        executor = SingleThreadedExecutor()
+        executor = Executor()
         executor.add_node(node)
         # a time-out, because a signal does not end a wait
         while rclpy.ok() and not told and not getattr(node, "finished", False):
@@ -153,6 +155,8 @@ def run(node_class: type[Node], args: list[str] | None = None) -> None:
         if rclpy.ok():
             raise
     finally:
+        if executor is not None:
+            executor.shutdown()
         if node is not None:
             if hasattr(node, "close"):
                 node.close()
