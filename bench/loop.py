@@ -99,7 +99,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="hilrl_bench_"))
     words = [
         f"task:={arguments.task}", f"runs_dir:={folder}", "run:=bench", "demos:=5", "baseline_episodes:=0",
-        "showcase_episodes:=0", f"max_steps:={arguments.steps}", "target_success:=1.0",
+        "evaluate_episodes:=0", "showcase_episodes:=0", f"max_steps:={arguments.steps}", "target_success:=1.0",
     ]  # fmt: skip
     hilrl = Path(sys.executable).with_name("hilrl")
     began = time.monotonic()

@@ -13,6 +13,20 @@ import pytest
 HILRL = Path(sys.executable).with_name("hilrl")
 
 
+# a whole run on a small scale
+SMALL = {
+    "task": "reach",
+    "demos": 3,
+    "pretrain_updates": 200,
+    "learning_starts": 20,
+    "baseline_episodes": 2,
+    "target_success": 1.0,
+    "max_steps": 250,
+    "evaluate_episodes": 2,
+    "showcase_episodes": 1,
+}
+
+
 class Launched:
     """A graph that `hilrl launch` brought up, in a process group of its own."""
 
@@ -92,3 +106,18 @@ def launch(tmp_path_factory):
 def own_domain():
     """Tests of the graph see no other graph of this machine."""
     assert os.environ.get("ROS_DOMAIN_ID"), "run the tests with `make test`: it sets ROS_DOMAIN_ID"
+
+
+@pytest.fixture(scope="session")
+def run(launch, own_domain):
+    """A finished run in whose middle learner and actor were killed with SIGKILL."""
+    graph = launch("sim", "killed", SMALL)
+    graph.counts = {}
+    for name, steps in (("learner", 60), ("actor", 140)):
+        graph.wait_for(lambda least=steps: graph.status().get("robot_steps", 0) >= least, 120)
+        victim = graph.node(name)
+        graph.counts[name] = graph.status()
+        os.kill(victim.pid, signal.SIGKILL)
+        graph.wait_for(lambda dead=victim.pid, n=name: (new := graph.node(n)) and new.pid != dead, 30)
+    graph.code = graph.wait(180)
+    return graph

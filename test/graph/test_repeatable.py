@@ -5,13 +5,13 @@ import pytest
 
 from hilrl_data.bags import episode_folders, read_steps
 
-from .test_training_run import SMALL, run  # noqa: F401  the finished run is shared
+from .conftest import SMALL
 
 pytestmark = pytest.mark.graph
 
 
 @pytest.fixture(scope="module")
-def evaluations(launch, run):  # noqa: F811
+def evaluations(launch, run):
     graphs = []
     for name in ("first", "second"):
         arguments = {

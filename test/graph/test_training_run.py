@@ -1,8 +1,6 @@
 """The real graph, all of its processes: a small run from demonstrations to the film, with two crashes in it."""
 
 import csv
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -12,37 +10,14 @@ from rosbags.rosbag2 import Reader
 from hilrl_agents.replay import ReplayBuffer
 from hilrl_agents.spec import PolicySpec
 
+from .conftest import SMALL
+
 pytestmark = pytest.mark.graph
 
-SMALL = {
-    "task": "reach",
-    "demos": 3,
-    "pretrain_updates": 200,
-    "learning_starts": 20,
-    "baseline_episodes": 2,
-    "target_success": 1.0,
-    "max_steps": 250,
-    "showcase_episodes": 1,
-}
 SUMMARY_KEYS = {
     "task", "robot", "agent", "seed", "success_rate", "bc_rate", "cycle_time_s", "episodes", "robot_steps", "wall_s",
     "realtime_factor", "updates", "policy_version", "transitions_sent", "transitions_stored", "interventions",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def run(launch, own_domain):
-    """A finished run in whose middle learner and actor were killed with SIGKILL."""
-    graph = launch("sim", "killed", SMALL)
-    graph.counts = {}
-    for name, steps in (("learner", 60), ("actor", 140)):
-        graph.wait_for(lambda least=steps: graph.status().get("robot_steps", 0) >= least, 120)
-        victim = graph.node(name)
-        graph.counts[name] = graph.status()
-        os.kill(victim.pid, signal.SIGKILL)
-        graph.wait_for(lambda dead=victim.pid, n=name: (new := graph.node(n)) and new.pid != dead, 30)
-    graph.code = graph.wait(180)
-    return graph
 
 
 def test_run_ends_by_itself_with_exit_code_0(run):

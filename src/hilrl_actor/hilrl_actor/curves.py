@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Curve:
         person: Share of each episode's steps that a person acted [N].
         returns: Sum of each episode's rewards [N].
         bc_rate: Success of the imitation policy before training, or None.
+        evaluations: Robot steps and success of the policy without exploration, each time it was measured.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Curve:
     person: np.ndarray
     returns: np.ndarray
     bc_rate: float | None
+    evaluations: list[tuple[int, float]]
 
 
 def read_curve(folder: Path) -> Curve:
@@ -59,6 +62,12 @@ def read_curve(folder: Path) -> Curve:
         person=np.array([int(r["person_steps"]) / max(1, int(r["steps"])) for r in train]),
         returns=np.array([float(r["episode_return"]) for r in train]),
         bc_rate=float(np.mean(baseline)) if baseline else None,
+        evaluations=[
+            (int(steps), float(np.mean([r["success"] == "True" for r in group])))
+            for steps, group in itertools.groupby(
+                (r for r in rows if r["phase"] == "evaluate"), lambda r: r["robot_steps"]
+            )
+        ],
     )
 
 
@@ -112,6 +121,11 @@ def draw(curves: Sequence[Curve], path: Path, window: int = 20) -> None:
             axis.plot(curve.steps, moving_mean(values, window), color=color, label=curve.name)
             if len(curves) == 1:
                 axis.plot(curve.steps, values, ".", color=color, alpha=0.25, markersize=4)
+        if curve.evaluations:
+            axes[0].plot(
+                *zip(*curve.evaluations, strict=True), "D", color=color, markeredgecolor="black",
+                label="evaluation, policy alone" if len(curves) == 1 else None,
+            )  # fmt: skip
         if curve.bc_rate is not None:
             axes[0].axhline(curve.bc_rate, color=color, linestyle="--", linewidth=1)
             axes[0].annotate(

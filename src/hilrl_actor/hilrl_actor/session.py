@@ -23,7 +23,7 @@ PHASE_NAMES = {
 }
 PLANS = {
     "record": ("demonstrate",),
-    "learn": ("demonstrate", "pretrain", "baseline", "train", "showcase"),
+    "learn": ("demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase"),
     "evaluate": ("evaluate",),
 }
 # phases draw their scenes from seeds of their own, so that no test scene was ever trained on
@@ -37,10 +37,10 @@ class Goals:
     Attributes:
         demos: Demonstrations.
         baseline_episodes: Episodes that measure the imitation policy.
-        target_success: Share of autonomous successes at which training ends.
+        target_success: Share of autonomous successes at which training ends, if an evaluation reaches it too.
         window: Newest episodes over which that share is taken.
         max_steps: Robot steps at which training ends anyway.
-        evaluate_episodes: Episodes of an evaluation.
+        evaluate_episodes: Episodes of an evaluation, by the policy alone and without exploration.
         showcase_episodes: Episodes that are filmed.
         explore: Whether the policy samples also where it is measured.
     """
@@ -111,6 +111,7 @@ class Session:
     def __post_init__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._recent: deque[Result] = deque(maxlen=self.goals.window)
+        self._evaluated_from = 0
 
     @property
     def phase(self) -> str:
@@ -142,8 +143,15 @@ class Session:
         return self.has_episodes and self.in_phase >= self.wanted()
 
     def next_phase(self) -> str:
-        """Enter the next phase and return its name."""
-        self.index += 1
+        """Enter the next phase and return its name; training goes on where the evaluation denies its success."""
+        if self.phase == "train":
+            self._evaluated_from = len(self.results)
+        denied = self.phase == "evaluate" and self.eval_rate() < self.goals.target_success
+        if denied and "train" in self.plan and self.robot_steps < self.goals.max_steps:
+            self.index = self.plan.index("train")
+            self._recent.clear()
+        else:
+            self.index += 1
         self.in_phase = 0
         return self.phase
 
@@ -198,6 +206,11 @@ class Session:
         """Return the share of the newest training episodes that succeeded without any intervention."""
         return sum(r.success and r.autonomous for r in self._recent) / max(1, len(self._recent))
 
+    def eval_rate(self) -> float | None:
+        """Return the share of successes in the newest evaluation, None before there was one."""
+        newest = [r.success for r in self.results[self._evaluated_from :] if r.phase == "evaluate"]
+        return sum(newest) / len(newest) if newest else None
+
     def intervention_rate(self) -> float:
         """Return the share of steps in the newest training episodes that a person acted."""
         return sum(r.person_steps for r in self._recent) / max(1, sum(r.steps for r in self._recent))
@@ -208,13 +221,14 @@ class Session:
         Args:
             period: Control period, s.
         """
-        judged = list(self._recent) or self.of_phase("evaluate")
+        train = self.of_phase("train")
+        judged = train[-self.goals.window :] or self.of_phase("evaluate")
         autonomous = [r for r in judged if r.success and r.autonomous]
         baseline = self.of_phase("baseline")
-        train = self.of_phase("train")
         return self.facts | {
             "success_rate": round(len(autonomous) / len(judged), 4) if judged else None,
             "bc_rate": round(sum(r.success for r in baseline) / len(baseline), 4) if baseline else None,
+            "eval_rate": self.eval_rate(),
             "cycle_time_s": round(sum(r.steps for r in autonomous) / len(autonomous) * period, 3)
             if autonomous
             else None,

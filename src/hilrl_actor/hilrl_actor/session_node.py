@@ -38,11 +38,15 @@ class SessionParams:
     demos: int = param(20, "Demonstrations that are recorded first; 0: none", bounds=(0, 10_000))
     baseline_episodes: int = param(20, "Episodes that measure the imitation policy", bounds=(0, 10_000))
     target_success: float = param(
-        0.95, "Share of autonomous successes of the newest episodes at which training ends", bounds=(0.0, 1.0)
+        0.95,
+        "Share of autonomous successes of the newest episodes at which training ends, if an evaluation reaches it",
+        bounds=(0.0, 1.0),
     )
     window: int = param(20, "Newest episodes over which that share is taken", bounds=(1, 1000))
     max_steps: int = param(20_000, "Robot steps at which training ends anyway", bounds=(1, 10**9))
-    evaluate_episodes: int = param(50, "Episodes of an evaluation", bounds=(1, 10_000))
+    evaluate_episodes: int = param(
+        50, "Episodes of an evaluation: the policy alone, without exploration; 0: none", bounds=(0, 10_000)
+    )
     showcase_episodes: int = param(3, "Episodes of the final policy that are filmed", bounds=(0, 100))
     stall_timeout: float = param(
         30.0, "A new episode begins when nothing moved for so long; 0: never", unit="s", bounds=(0.0, 3600.0)
@@ -70,7 +74,7 @@ class SessionNode(Node):
         self.reward: Reward | None = None
         self.recorded: Recording | None = None
         self.waiting_since = self.moved_at = time.monotonic()
-        self.resetting = False
+        self.resetting, self.asked_at = False, 0.0
         self.stage = "begin"
         self.train_since: float | None = None
         self.exit_code, self.finished = 0, False
@@ -98,6 +102,7 @@ class SessionNode(Node):
             if not (
                 (phase == "demonstrate" and p.demos == 0)
                 or (phase == "baseline" and p.baseline_episodes == 0)
+                or (phase == "evaluate" and p.evaluate_episodes == 0)
                 or (phase == "showcase" and p.showcase_episodes == 0)
             )
         )
@@ -129,7 +134,9 @@ class SessionNode(Node):
             elif session.has_episodes and self._ready():
                 self.begin()
         elif self.stage == "reset":
-            if not self.resetting:
+            # who was asked may have been killed before it answered
+            limit = self.params.stall_timeout
+            if not self.resetting or (limit and time.monotonic() - self.asked_at > limit):
                 self.ask_reset()
         elif self.stage == "episode" and self._stands_still():
             self.get_logger().warning(
@@ -156,12 +163,15 @@ class SessionNode(Node):
     def leave(self) -> None:
         """Go to the next phase."""
         if self.session.phase == "train":
-            self.session.train_wall_s = time.monotonic() - self.train_since
+            self.session.train_wall_s += time.monotonic() - self.train_since
         self.enter(self.session.next_phase())
 
     def _ready(self) -> bool:
         phase = PHASE_NAMES[self.session.phase]
-        if self.session.phase in ("baseline", "train", "showcase") and self.params.plan == "learn":
+        if (
+            self.session.phase in ("baseline", "train", "evaluate", "showcase")
+            and self.params.plan == "learn"
+        ):
             # measured and filmed is what the learner has now, not what the actor had before
             current = self.learner.phase == phase and self.actor.policy_version == self.learner.policy_version
             if not current:
@@ -190,12 +200,14 @@ class SessionNode(Node):
         if not self.reset.service_is_ready():
             self.get_logger().info("waits for the robot's reset_episode service", throttle_duration_sec=10.0)
             return
-        self.resetting = True
+        self.resetting, self.asked_at = True, time.monotonic()
         request = Reset.Request(episode=self.announcement.episode, seed=self.announcement.seed)
         self.reset.call_async(request).add_done_callback(self.on_reset)
 
     def on_reset(self, future) -> None:
         """Announce the episode when robot and scene are at its start."""
+        if self.stage != "reset":
+            return  # the answer to a question that was asked twice
         self.resetting = False
         response = future.result()
         if response is None or not response.success:
@@ -332,6 +344,7 @@ class SessionNode(Node):
                 "target_success": session.goals.target_success,
                 "window": session.goals.window,
                 "person_share": session.intervention_rate(),
+                "evaluation": session.eval_rate(),
                 "baseline": [r.success for r in session.of_phase("baseline")],
                 "recent": [[r.success, r.autonomous] for r in session.of_phase("train")[-session.goals.window :]],
                 "control": _CONTROLLERS[controller] if self.stage == "episode" else "nobody",

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_PHASES = ("demonstrate", "pretrain", "baseline", "train", "showcase", "evaluate")
+_PHASES = ("demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase")
 _CONTROL = {"policy": "[cyan]policy[/]", "person": "[bold yellow]person[/]", "nobody": "[dim]nobody[/]"}
 # a line of a node that a person should see while the panel tells the rest
 _SHOWN = ("[WARN]", "[ERROR]", "[FATAL]", "Traceback")
@@ -69,10 +69,12 @@ class RunView:
         wanted = f" of {status['wanted']}" if status["wanted"] else ""
         table.add_row("episode", f"{status['in_phase']}{wanted}   in control: {_CONTROL[status['control']]}")
         table.add_row("imitation", self._marks([[s, True] for s in status["baseline"]]))
-        if status["phase"] not in ("demonstrate", "pretrain", "baseline", "evaluate"):
+        if status["recent"]:
             table.add_row("training", self._marks(status["recent"]))
             table.add_row("autonomous", self._bar(status["autonomous_success"], status["target_success"]))
             table.add_row("person", self._bar(status["person_share"], None))
+        if status["evaluation"] is not None:
+            table.add_row("evaluation", self._bar(status["evaluation"], status["target_success"]))
         speed = self._speed(status)
         table.add_row(
             "speed",
@@ -90,7 +92,7 @@ class RunView:
 
     def _phases(self, phase: str) -> Text:
         text = Text()
-        for name in _PHASES[:-1] if phase != "evaluate" else ("evaluate",):
+        for name in _PHASES:
             text.append(name + "  ", style="bold green" if name == phase else "dim")
         if phase == "done":
             text.append("done", style="bold green")

@@ -1,0 +1,120 @@
+"""What leads a run: its phases, when they end, and what is written down."""
+
+import csv
+
+import pytest
+from hilrl_msgs.msg import Episode
+
+from hilrl_actor.curves import draw, read_curve
+from hilrl_actor.session import PLANS, Goals, Session
+
+GOALS = Goals(demos=2, baseline_episodes=2, target_success=0.9, window=4, max_steps=200, evaluate_episodes=5)
+
+
+@pytest.fixture
+def session(tmp_path):
+    return Session(tmp_path / "run", PLANS["learn"], GOALS, seed=3, facts={"task": "reach"})
+
+
+def play(session, *outcomes, person_steps=0, steps=10):
+    """Play one episode for each outcome, and enter the next phase when this one has reached its end."""
+    for success in outcomes:
+        session.begin_episode()
+        session.end_episode(steps, success, person_steps, float(success))
+    if session.finished():
+        session.next_phase()
+
+
+def train(session):
+    play(session, True, True, person_steps=10)
+    session.next_phase()  # pretraining has no episodes
+    play(session, False, True)
+    assert session.phase == "train"
+
+
+def test_a_run_goes_through_its_phases(session):
+    assert session.phase == "demonstrate"
+    train(session)
+    play(session, True, True, True, True)
+    assert session.phase == "evaluate"
+    play(session, *[True] * 5)
+    assert session.phase == "showcase"
+    play(session, *[True] * GOALS.showcase_episodes)
+    assert session.phase == "done"
+    summary = session.summary(0.1)
+    assert summary["reached_target"]
+    assert (summary["success_rate"], summary["bc_rate"], summary["eval_rate"]) == (1.0, 0.5, 1.0)
+    assert (summary["robot_steps"], summary["episodes"], summary["interventions"]) == (40, 4, 0)
+    assert summary["cycle_time_s"] == 1.0
+
+
+def test_a_success_with_the_persons_help_is_none_of_the_policys(session):
+    train(session)
+    play(session, True, True, True)
+    play(session, True, person_steps=1)
+    assert session.phase == "train"
+    assert session.autonomous_rate() == 0.75
+    assert session.intervention_rate() == 1 / 40
+
+
+def test_training_goes_on_where_the_evaluation_denies_its_success(session):
+    train(session)
+    play(session, *[True] * 4)
+    play(session, True, True, True, True, False)
+    assert session.phase == "train"
+    assert session.eval_rate() == 0.8
+    play(session, True, True)
+    assert session.phase == "train", "the window begins anew"
+    play(session, True, True)
+    assert session.phase == "evaluate"
+    play(session, *[True] * 5)
+    assert session.phase == "showcase"
+    assert session.summary(0.1)["eval_rate"] == 1.0
+
+
+def test_training_ends_at_the_last_step_whatever_was_reached(session):
+    train(session)
+    play(session, False, steps=200)
+    assert session.phase == "evaluate"
+    play(session, *[False] * 5)
+    assert session.phase == "showcase"
+    assert not session.summary(0.1)["reached_target"]
+
+
+def test_no_phase_sees_the_scenes_of_another_nor_another_seeds(tmp_path):
+    seeds = []
+    for seed in (0, 1):
+        session = Session(tmp_path / str(seed), PLANS["learn"], GOALS, seed, {})
+        for _ in PLANS["learn"]:
+            if session.has_episodes:
+                seeds += [session.begin_episode(episode).seed for episode in range(50)]
+            session.index += 1
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_only_training_explores_and_learns_and_nobody_helps_where_it_is_measured(session):
+    seen = {}
+    for phase in PLANS["learn"]:
+        if session.has_episodes:
+            seen[phase] = session.begin_episode()
+        session.index += 1
+    assert [p for p, e in seen.items() if e.learn] == ["train"]
+    assert [p for p, e in seen.items() if e.explore] == ["train"]
+    assert [p for p, e in seen.items() if e.person] == ["demonstrate", "train"]
+    assert seen["evaluate"].phase == Episode.EVALUATE
+
+
+def test_the_curve_shows_training_imitation_and_evaluations(session):
+    train(session)
+    play(session, *[True] * 4)
+    play(session, True, True, True, True, False)
+    play(session, *[True] * 4)
+    play(session, *[True] * 5)
+    curve = read_curve(session.folder)
+    assert curve.evaluations == [(40, 0.8), (80, 1.0)]
+    assert curve.bc_rate == 0.5
+    assert list(curve.steps) == [10, 20, 30, 40, 50, 60, 70, 80]
+    draw([curve], session.folder / "curve.png")
+    assert (session.folder / "curve.png").stat().st_size > 10_000
+    rows = list(csv.DictReader((session.folder / "episodes.csv").open()))
+    assert len(rows) == 2 + 2 + 8 + 10
