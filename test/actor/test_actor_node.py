@@ -1,6 +1,7 @@
 import pytest
-from hilrl_msgs.msg import Action, Episode, TransitionAck
+from hilrl_msgs.msg import Action, Episode, Transition, TransitionAck
 from loop_messages import CONTRACT, ROBOT, TASK_FILE, action, episode_messages, observation, reward
+from rclpy.serialization import deserialize_message
 
 from hilrl_actor.actor_node import ActorNode
 from hilrl_actor.outbox import Outbox
@@ -8,7 +9,10 @@ from hilrl_ros.node import UserError
 
 
 class Sent(list):
-    publish = list.append
+    """Messages that were published, as messages or serialised."""
+
+    def publish(self, msg):
+        self.append(deserialize_message(msg, Transition) if isinstance(msg, bytes) else msg)
 
 
 @pytest.fixture

@@ -59,23 +59,15 @@ def test_a_new_episode_says_whether_the_person_may_take_over():
     mux = Mux(exact=False)
     for allowed, controller in ((False, Action.POLICY), (True, Action.PERSON)):
         mux.on_person(person(0), 0)
-        mux.begin_episode(PERIOD, allowed)
+        mux.person_allowed = allowed
         assert mux.on_policy(policy(0), 1).controller == controller
 
 
 def test_a_reading_from_before_the_clock_was_set_back_is_forgotten():
     mux = Mux(exact=True)
     mux.on_person(person(50 * PERIOD), 0)
-    mux.begin_episode(0, True)
     assert mux.on_policy(policy(0), 0) is None  # it waits for a reading of this episode
     assert mux.on_person(person(0), 0).step == 0
-
-
-def test_a_reading_from_before_the_announcement_does_not_count_in_the_new_episode():
-    mux = Mux(exact=True)
-    mux.on_person(person(PERIOD), 0)
-    mux.begin_episode(PERIOD, True)
-    assert mux.on_policy(policy(1), 0) is None  # waits for the reading of the new episode
 
 
 def test_in_lockstep_a_step_waits_for_the_reading_of_that_very_step():

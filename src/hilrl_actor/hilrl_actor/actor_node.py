@@ -18,7 +18,7 @@ from hilrl_msgs.msg import (
     TransitionAck,
 )
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import serialize_message
 
 from hilrl_actor.outbox import Outbox, OutboxError
 from hilrl_ros import qos
@@ -141,13 +141,14 @@ class ActorNode(Node):
             self.send_transition(step)
 
     def on_reward(self, msg: Reward) -> None:
-        """Note what a step earned, and whether it ended the episode."""
+        """Note what a step earned, and whether it ended the episode; act first, the learner can wait."""
         self.rewarded = (msg.episode, msg.step)
         if msg.terminated or msg.truncated:
             self.over = msg.episode
-        for step in self.joiner.add(msg):
+        complete = list(self.joiner.add(msg))
+        self.act(unsent=len(complete))
+        for step in complete:
             self.send_transition(step)
-        self.act()
 
     def on_learner(self, msg: TransitionAck) -> None:
         """Forget what is acknowledged; a restarted learner gets again what it lacks."""
@@ -159,8 +160,12 @@ class ActorNode(Node):
                 self.send_again(now=True)
         self.act()
 
-    def act(self) -> None:
-        """Answer the waiting observation if nothing more is to be waited for."""
+    def act(self, unsent: int = 0) -> None:
+        """Answer the waiting observation if nothing more is to be waited for.
+
+        Args:
+            unsent: Complete transitions that are still to be sent.
+        """
         obs, episode = self.observation, self.episode
         if (
             obs is None
@@ -169,7 +174,11 @@ class ActorNode(Node):
             or obs.episode != episode.episode
         ):
             return
-        if obs.episode == self.over or not self._may_follow(obs) or not self._learner_follows(episode):
+        if (
+            obs.episode == self.over
+            or not self._may_follow(obs)
+            or not self._learner_follows(episode, unsent)
+        ):
             return
         msg = Action(header=obs.header, episode=obs.episode, step=obs.step, controller=Action.POLICY)
         if self.policy and episode.phase != Episode.DEMONSTRATE:
@@ -191,11 +200,11 @@ class ActorNode(Node):
         )
         return not acted_before or self.rewarded >= (obs.episode, obs.step - 1)
 
-    def _learner_follows(self, episode: Episode) -> bool:
+    def _learner_follows(self, episode: Episode, unsent: int) -> bool:
         if not self.params.window or not episode.learn or self.outbox is None:
             return True
         learnt = self.learner.learnt_seq if self.learner else 0
-        return self.outbox.sent - learnt < self.params.window
+        return self.outbox.sent + unsent - learnt < self.params.window
 
     def send_transition(self, step: Step) -> None:
         """Send a complete step to the learner."""
@@ -223,9 +232,10 @@ class ActorNode(Node):
             policy_version=step.executed.policy_version,
             final_observation=[step.final] if step.final else [],
         )
-        self.outbox.add(serialize_message(msg))
+        data = serialize_message(msg)
+        self.outbox.add(data)
         self.sent_at = time.monotonic()
-        self.transitions.publish(msg)
+        self.transitions.publish(data)
         if step.final:
             self.report()
 
@@ -236,7 +246,7 @@ class ActorNode(Node):
         if now or time.monotonic() - self.sent_at > _RESEND_S:
             self.sent_at = time.monotonic()
             for _, data in list(self.outbox.waiting)[: qos.TRANSITIONS.depth // 2]:
-                self.transitions.publish(deserialize_message(data, Transition))
+                self.transitions.publish(data)
 
     def report(self) -> None:
         """Publish the actor's status."""

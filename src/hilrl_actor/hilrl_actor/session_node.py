@@ -173,7 +173,7 @@ class SessionNode(Node):
             and self.params.plan == "learn"
         ):
             # measured and filmed is what the learner has now, not what the actor had before
-            current = self.learner.phase == phase and self.actor.policy_version == self.learner.policy_version
+            current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
             if not current:
                 return False
         if self.session.phase == "demonstrate" and not self.count_publishers("recording"):

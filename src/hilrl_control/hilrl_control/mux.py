@@ -17,6 +17,7 @@ class Mux:
         exact: Wait for the person's reading made for the step's own observation (simulation in lockstep);
             otherwise the newest reading counts.
         timeout_ns: In real time, a reading older than this no longer counts as a held button.
+        person_allowed: Whether the person may take over in this episode.
     """
 
     exact: bool
@@ -25,16 +26,6 @@ class Mux:
     policy: Action | None = None
     person: Action | None = None
     person_seen_ns: int = 0
-
-    def begin_episode(self, stamp_ns: int, person_allowed: bool) -> None:
-        """Note whether the person may take over; forget a reading from the episode's beginning or later.
-
-        Such a reading was made for another episode (the clock of a restarted simulator is set back) and would
-        count as fresh.
-        """
-        self.person_allowed = person_allowed
-        if self.person is not None and nanoseconds(self.person.header.stamp) >= stamp_ns:
-            self.person = None
 
     def on_policy(self, msg: Action, now_ns: int) -> Action | None:
         """Take the policy's action for a step; return what shall be executed if that is known already."""
@@ -51,7 +42,8 @@ class Mux:
         if policy is None:
             return None
         if self.exact:
-            if person is None or nanoseconds(person.header.stamp) < nanoseconds(policy.header.stamp):
+            # equal, not newer: a restarted simulator sets the clock back, and older readings would count
+            if person is None or nanoseconds(person.header.stamp) != nanoseconds(policy.header.stamp):
                 return None
             fresh = True
         else:

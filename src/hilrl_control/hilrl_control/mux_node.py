@@ -8,7 +8,6 @@ from rclpy.node import Node
 
 from hilrl_control.mux import Mux
 from hilrl_ros import qos
-from hilrl_ros.messages import nanoseconds
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
@@ -51,7 +50,7 @@ class MuxNode(Node):
 
     def on_episode(self, msg: Episode) -> None:
         """Learn whether the person may take over in this episode."""
-        self.mux.begin_episode(nanoseconds(msg.header.stamp), msg.person)
+        self.mux.person_allowed = msg.person
 
     def send(self, msg: Action | None) -> None:
         """Publish a decided action."""
