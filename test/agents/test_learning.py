@@ -59,8 +59,8 @@ def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path):
     online, offline = (ReplayBuffer(tmp_path / name, spec, 20_000) for name in ("online", "offline"))
     options = {"batch_size": 128, "hidden": [64, 64], "learning_rate": 1e-3, "tau": 0.01, "gamma": 0.95}
     options |= {"utd_ratio": 2, "bc_loss_weight": 1.0}
-    agent = make_agent("sac", spec, options)
-    env, rng = Reach(0), np.random.default_rng(0)
+    agent = make_agent("sac", spec, options, seed=1)
+    env, rng = Reach(1), np.random.default_rng(1)
     for episode in range(-10, 0):
         rollout(env, lambda seen: env.expert(), offline, episode, controller=1)
     agent.fit_normalizer(np.random.default_rng(1).uniform(-1, 1, (500, 4)))
@@ -79,13 +79,13 @@ def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path):
             agent.update(sample_mixed(online, offline, agent.batch_size, rng))
 
     episode = 0
-    while online.stored < 2500:
+    while online.stored < 3000:
         rollout(env, lambda seen: agent.act(seen, True, online.stored)[0], online, episode, after_step=learn)
         episode += 1
     learnt = rate()
     assert cloned < 0.8, "cloning alone suffices: the task proves nothing"
     assert learnt >= 0.85
-    assert learnt >= cloned + 0.1
+    assert learnt >= cloned + 0.2
 
 
 def test_the_gymnasium_example_runs():
