@@ -110,6 +110,8 @@ def test_what_a_callback_makes_or_destroys_counts_from_then_on(make_graph):
     publishers["second"].publish(Int32())
     graph.until(lambda: "second" in heard)
     graph.until(lambda: publishers["first"].get_subscription_count() == 0)
+    for _ in range(3):
+        graph.executor.spin_once(timeout_sec=0.06)  # QoS events are looked at again
     assert heard == ["first", "second"]
 
 
@@ -146,3 +148,17 @@ def test_it_waits_no_longer_than_it_was_told(make_graph):
     began = time.monotonic()
     graph.executor.spin_once(timeout_sec=0.2)
     assert time.monotonic() - began < 2.0
+
+
+def test_a_node_may_destroy_what_is_waited_for_at_any_moment(make_graph):
+    graph = make_graph()
+    publisher = graph.publisher(Int32, "t", qos.STEP)
+    for _ in range(5):
+        heard = []
+        subscription = graph.probe.create_subscription(Int32, "t", heard.append, qos.STEP)
+        graph.until(lambda: publisher.get_subscription_count() == 1)
+        graph.probe.destroy_subscription(subscription)
+        time.sleep(0.06)  # until QoS events are due
+        publisher.publish(Int32())
+        graph.until(lambda: publisher.get_subscription_count() == 0)
+        assert heard == []

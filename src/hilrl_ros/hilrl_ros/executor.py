@@ -65,6 +65,11 @@ class Executor(SingleThreadedExecutor):
         if rest:
             super().spin_once(timeout_sec=0)
 
+    def wake(self) -> None:
+        """Look at all entities anew: a node made or destroyed one."""
+        self._stale = True
+        super().wake()
+
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """Let go of all entities."""
         self._entities.close()
@@ -85,8 +90,7 @@ class Executor(SingleThreadedExecutor):
         """Whether there is work for rclpy's own `spin_once`."""
         wait_set = self._wait_set
         triggered = wait_set.get_ready_entities("guard_condition")
-        # rclpy triggers its own when an entity was made or destroyed
-        self._stale = self._guard.handle.pointer in triggered
+        self._stale |= self._guard.handle.pointer in triggered
         for guard in self._guards:
             if guard.handle.pointer in triggered:
                 guard._executor_triggered = True  # waiting has reset it; rclpy triggers it again
