@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from . import registers as reg
-from .bus import Bus, BusError, PortError, Reading
+from .bus import Bus, BusError, PortError
 from .calibration import GRIPPER, Calibration
 from .safety import ArmState, Guard, Thresholds
 
@@ -192,23 +192,26 @@ class Arm:
 
     def read(self) -> ArmState:
         """Read the arm. Faults of the bus or a servo are in the state's errors."""
-        stamp = time.monotonic()
+        stamp, states = time.monotonic(), {}
         try:
             reading = self.bus.sync_read_state()
+            errors = {name: reading.errors[id_] for name, id_ in self._servos if id_ in reading.errors}
+            errors = {name: f"no contact with {name}: {error}" for name, error in errors.items()}
+            if not self._verified and not errors:
+                self._look_again()
+            if self._verified:
+                states = {name: reading.states[id_] for name, id_ in self._servos if id_ in reading.states}
+            else:  # another arm's positions would be wrong here
+                reason = next(iter(errors.values()), self._stranger or "the arm is being looked at again")
+                errors = {name: errors.get(name, reason) for name, _ in self._servos}
         except PortError as error:
             self._forget()
-            reading = Reading({}, {id_: str(error) for _, id_ in self._servos})
-        if not self._verified and not reading.errors:
-            self._look_again()
-        if not self._verified:  # another arm's positions would be wrong here
-            errors = {
-                i: reading.errors.get(i) or self._stranger or "it answers again" for _, i in self._servos
-            }
-            reading = Reading({}, errors)
+            self._stranger, self._verify_again = "", 0.0
+            errors = {name: str(error) for name, _ in self._servos}
         raw = np.full((3, len(self._servos)), np.nan)
-        for i, (_, id_) in enumerate(self._servos):
-            if id_ in reading.states:
-                servo = reading.states[id_]
+        for i, (name, _) in enumerate(self._servos):
+            if name in states:
+                servo = states[name]
                 raw[:, i] = servo.position, servo.velocity, servo.load
                 stamp = servo.stamp
         return ArmState(
@@ -216,8 +219,8 @@ class Arm:
             position=self.calibration.to_radians(raw[0]),
             velocity=raw[1] * self.calibration.scale,
             load=raw[2] * np.sign(self.calibration.scale),
-            servos={name: reading.states[id_] for name, id_ in self._servos if id_ in reading.states},
-            errors={name: reading.errors[id_] for name, id_ in self._servos if id_ in reading.errors},
+            servos=states,
+            errors=errors,
         )
 
     def cycle(self) -> ArmState:
@@ -227,10 +230,9 @@ class Arm:
         self.trouble = ""
         if self.guard.lost:
             self._forget()
-            return state
         try:
             if not self.guard.wants_torque:
-                if self._on is not False:
+                if self._on is not False and not self._stranger:
                     self._switch_off()
             elif self._on is not True:
                 if state.complete:
@@ -318,7 +320,7 @@ class Arm:
         name, id_ = self._servos[self._checks % len(self._servos)]
         self._checks += 1
         if not self.bus.read_register(id_, reg.TORQUE_ENABLE):
-            self._on = None
+            self._forget()
             raise BusError(f"{name} lost its torque; was its power interrupted?")
 
     # --- ending ---
@@ -330,15 +332,17 @@ class Arm:
             BusError: The bus failed; torque may still be on.
         """
         self.guard.torque(False)
-        steps = SOFT_STEPS if seconds > 0 and self._on else 0
+        limits: dict[int, int] = {}
         try:
-            limits = {id_: self.bus.read_register(id_, reg.TORQUE_LIMIT) for _, id_ in self._servos if steps}
-            for i in range(1, steps + 1):
-                share = 1 - i / steps
-                self.bus.sync_write(reg.TORQUE_LIMIT, {id_: int(v * share) for id_, v in limits.items()})
-                time.sleep(seconds / steps)
+            if seconds > 0 and self._on:
+                limits = {id_: self.bus.read_register(id_, reg.TORQUE_LIMIT) for _, id_ in self._servos}
+                for share in np.linspace(1, 0, SOFT_STEPS):
+                    self.bus.sync_write(reg.TORQUE_LIMIT, {id_: int(v * share) for id_, v in limits.items()})
+                    time.sleep(seconds / SOFT_STEPS)
         finally:
             self._switch_off()
+            for id_, limit in limits.items():
+                self.bus.write_register(id_, reg.TORQUE_LIMIT, limit)
 
     def close(self) -> None:
         """Close the port. Torque stays as it is: servos hold the last goal until they lose power."""

@@ -69,7 +69,7 @@ class ArmState:
         velocity: Joint velocities [n], rad/s; NaN where unknown.
         load: Share of the stall torque [n] in [-1, 1]; NaN where unknown.
         servos: What the servos reported, by joint.
-        errors: Why a joint has no reading, by joint.
+        errors: Why a joint has no reading, by joint, one sentence each.
     """
 
     stamp: float
@@ -216,8 +216,10 @@ class Guard:
             return "the emergency stop is in force"
         if self.fault:
             return f"torque is off: {self.fault}"
-        if not self._torque or self._goal is None:
-            return "torque is off"
+        if not self._torque:
+            return "torque is off and nobody asked for it"
+        if self._goal is None:
+            return "torque is not on yet"
         return next((p.text for p in self.problems if p.reaction >= HOLD), "")
 
     # --- from the arm ---
@@ -298,7 +300,7 @@ class Guard:
             silent = self._lasted(joint, "silent", servo is None, now)
             if servo is None:
                 if silent >= limits.lost_after:
-                    yield Problem(joint, HOLD, f"no contact with {joint}: {state.errors[joint]}", lost=True)
+                    yield Problem(joint, HOLD, state.errors[joint], lost=True)
                 continue
             hot = servo.temperature >= limits.temperature_critical or "overheat" in servo.faults
             warm = servo.temperature >= limits.temperature_warn
