@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+from emulated_arm import CALIBRATION, IDS, NAMES, calibrate, registers, truth
 
 from so101_driver import registers as reg
 from so101_driver.arm import Arm, ArmError
@@ -11,31 +12,7 @@ from so101_driver.calibration import Calibration, JointCalibration
 from so101_driver.emulator import FAULTS, EmulatedBus
 from so101_driver.safety import Refused, Thresholds
 
-NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
-IDS = range(1, 7)
-CALIBRATION = Calibration(
-    {
-        name: JointCalibration(i, 0, 37 * i - 100, 700 + 10 * i, 3300 - 10 * i)
-        for i, name in enumerate(NAMES, 1)
-    }
-)
 REACH = JITTER + FASTEST * MEMORY  # ticks that a damaged reply can move a servo at most; see test_bus
-
-
-def calibrate(emulated, calibration=CALIBRATION):
-    """Give emulated servos a calibration, and the arm a posture."""
-    for i, name in enumerate(NAMES, 1):
-        joint, servo = calibration.joints[name], emulated.servos[i]
-        servo.write(reg.LOCK.address, b"\0")
-        for register, value in (
-            (reg.HOMING_OFFSET, joint.homing_offset),
-            (reg.MIN_POSITION, joint.range_min),
-            (reg.MAX_POSITION, joint.range_max),
-            (reg.RETURN_DELAY, 0),
-        ):
-            servo.write(register.address, register.encode(value))
-        servo.write(reg.LOCK.address, b"\1")
-        servo.actual = 2000 + 50 * i + joint.homing_offset
 
 
 @pytest.fixture
@@ -65,14 +42,6 @@ def start(arm):
     arm.guard.torque(True)
     run(arm, 0.15)
     assert arm.torque_on, (arm.trouble, arm.guard.status)
-
-
-def registers(emulated, register):
-    return [emulated.servos[i].get(register) for i in IDS]
-
-
-def truth(emulated):
-    return CALIBRATION.to_radians([emulated.servos[i].position for i in IDS])
 
 
 def test_the_state_is_in_radians(emulated, arm):

@@ -186,9 +186,9 @@ class Arm:
     # --- running ---
 
     @property
-    def torque_on(self) -> bool:
-        """Whether all servos have torque, as far as is known."""
-        return self._on is True
+    def torque_on(self) -> bool | None:
+        """Whether all servos have torque (True), none has (False), or that is not known (None)."""
+        return self._on
 
     def read(self) -> ArmState:
         """Read the arm. Faults of the bus or a servo are in the state's errors."""

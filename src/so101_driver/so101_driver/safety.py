@@ -152,6 +152,11 @@ class Guard:
             self.stopped = on
             self._freeze()
 
+    def hold(self) -> None:
+        """Stay at the present goal; forget what was commanded."""
+        with self._lock:
+            self._plan = None
+
     def command(self, points: np.ndarray, times: Sequence[float] = (0.0,)) -> None:
         """Take targets; replaces what was commanded before.
 
