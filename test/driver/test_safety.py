@@ -227,14 +227,14 @@ def test_a_joint_that_pushes_too_hard_stops_pushing_and_goes_limp_if_that_lasts(
     rig.guard.command(np.add(START, [0, 0.5, 0]), [1.0])
     rig.cycle(30, follow=False)
     rig.servos["lift"].update(values)
-    rig.cycle(CONFIRM, follow=False)
+    rig.cycle(CONFIRM + 25, follow=False)
     assert (rig.goal == rig.position).all() and rig.guard.wants_torque
     assert message in rig.refused(rig.goal) and "lift" in rig.guard.status
     rig.servos["lift"] = dict(QUIET)
     rig.cycle()
     rig.guard.command(rig.position)  # it goes on by itself
     rig.servos["lift"].update(values)
-    rig.cycle(210)
+    rig.cycle(240)
     assert not rig.guard.wants_torque and message in rig.guard.fault
 
 

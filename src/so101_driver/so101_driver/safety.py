@@ -18,6 +18,7 @@ from .bus import ServoState
 from .calibration import GRIPPER
 
 CONFIRM = 3  # readings in a row that a condition takes to be believed: one may be damaged
+PEAK = 0.2  # s that a current may be above its limit: a motor that starts draws it
 TOLERANCE = 0.01  # rad that a target may lie outside a limit: rounding; it is clipped
 LONGEST_STEP = 0.05  # s of motion that one goal may make up for when a cycle came late
 
@@ -309,7 +310,8 @@ class Guard:
                 continue
             hot = servo.temperature >= limits.temperature_critical or "overheat" in servo.faults
             warm = servo.temperature >= limits.temperature_warn
-            current = servo.current > limits.current_max or "over-current" in servo.faults
+            draws = self._lasted(joint, "current", servo.current > limits.current_max, now)
+            current = draws >= PEAK or "over-current" in servo.faults
             overload = "overload" in servo.faults
             # A gripper that holds something is overloaded; its servo lowers the torque by itself.
             pushes = self._lasted(joint, "strain", current or (overload and joint != GRIPPER), now)
