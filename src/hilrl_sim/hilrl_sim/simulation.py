@@ -48,6 +48,7 @@ class Simulation:
         self.model.opt.timestep = contract.period / self._substeps
         self._base_pos, self._base_R = self.kinematics.base_pose()
         self._force = self.model.actuator_forcerange.copy()
+        self._rate = np.zeros(len(joints))  # rad/s of the set-points in follow()
         self._renderer: Renderer | None = None
         self.reset(seed)
 
@@ -133,24 +134,31 @@ class Simulation:
             mujoco.mj_step(self.model, self.data, steps - ramp)
         self._finish_step()
 
-    def follow(self, goal: np.ndarray, torque: np.ndarray, speed: float, steps: int) -> None:
+    def follow(
+        self, goal: np.ndarray, torque: np.ndarray, speed: np.ndarray, acceleration: np.ndarray, steps: int
+    ) -> None:
         """Advance some physics steps with servos that get their goals one by one, as over a bus.
 
         Args:
-            goal: Goals of the servos [n], rad; each servo's set-point runs to its goal at `speed`.
+            goal: Goals of the servos [n], rad; each servo's set-point runs to its goal.
             torque: Share of its torque that each servo may use [n]; one that has none is limp.
-            speed: rad/s.
+            speed: The set-points' highest [n], rad/s.
+            acceleration: The set-points' highest [n], rad/s².
             steps: Physics steps.
 
         Raises:
             RuntimeError: See `step`.
         """
-        reach = speed * self.model.opt.timestep
-        self.model.actuator_forcerange[:] = self._force * np.asarray(torque, float)[:, None]
+        dt, powered = self.model.opt.timestep, torque > 0
+        self.model.actuator_forcerange[:] = self._force * torque[:, None]
         for _ in range(steps):
-            present = self.data.qpos[self._qpos]
-            ctrl = self.data.ctrl + np.clip(goal - self.data.ctrl, -reach, reach)
-            self.data.ctrl[:] = np.where(np.asarray(torque) > 0, ctrl, present)
+            way = np.where(powered, goal - self.data.ctrl, 0.0)
+            wanted = np.sign(way) * np.minimum(np.sqrt(2 * acceleration * np.abs(way)), speed)
+            self._rate += np.clip(wanted - self._rate, -acceleration * dt, acceleration * dt)
+            self._rate = np.clip(self._rate, -np.abs(way) / dt, np.abs(way) / dt)  # not past the goal
+            self.data.ctrl[:] = np.where(
+                powered, self.data.ctrl + self._rate * dt, self.data.qpos[self._qpos]
+            )
             mujoco.mj_step(self.model, self.data)
         self._finish_step()
 

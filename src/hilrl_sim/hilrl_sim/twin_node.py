@@ -57,7 +57,7 @@ class Twin:
         self.calibration = nominal_calibration(simulation)
         self.hand: np.ndarray | None = None
         self._offsets = np.array([j.homing_offset for j in self.calibration.joints.values()])
-        self._forces = simulation.model.actuator_forcerange[:, 1].copy()
+        self._stall_torque = simulation.model.actuator_forcerange.max()
         self.bus = EmulatedBus(self.calibration.ids, latency, speed=None, port=link)
         self._servos = list(self.bus.servos.values())
         with self.bus.lock:
@@ -78,13 +78,16 @@ class Twin:
 
     def advance(self, steps: int) -> None:
         """Move arm and table by some physics steps, as the servos' goals and torques say now."""
+        scale = np.abs(self.calibration.scale)
         with self.bus.lock:
             goals = self.calibration.to_radians([s.goal for s in self._servos] - self._offsets)
             torque = np.array([_torque(servo) for servo in self._servos])
-        limp, speed = torque == 0, _SERVO_SPEED
-        if self.hand is not None and limp.any():
-            goals, torque, speed = np.where(limp, self.hand, goals), np.where(limp, 1.0, torque), _HAND_SPEED
-        self.simulation.follow(goals, torque, speed, steps)
+            acceleration = scale * [100 * (s.get(reg.ACCELERATION) or 254) for s in self._servos]
+        limp, speed = torque == 0, np.full(len(torque), _SERVO_SPEED)
+        if self.hand is not None:
+            goals, torque = np.where(limp, self.hand, goals), np.where(limp, 1.0, torque)
+            speed[limp] = _HAND_SPEED
+        self.simulation.follow(goals, torque, speed, acceleration, steps)
         with self.bus.lock:
             self._show()
 
@@ -93,7 +96,7 @@ class Twin:
         simulation, scale = self.simulation, self.calibration.scale
         ticks = self.calibration.to_ticks(simulation.joint_position) + self._offsets
         velocity = np.rint(simulation.joint_velocity / scale)
-        share = np.clip(simulation.joint_effort / self._forces, -1, 1) * np.sign(scale)
+        share = np.clip(simulation.joint_effort / self._stall_torque, -1, 1) * np.sign(scale)
         for servo, tick, speed, load in zip(self._servos, ticks, velocity, share, strict=True):
             servo.actual = float(tick)
             servo.set(reg.PRESENT_VELOCITY, int(speed))
