@@ -4,7 +4,8 @@
 
 One loop reads the whole state (15 bytes) of six servos in one packet and writes six goals in another, on emulated
 servos behind a pseudo-terminal whose adapter takes `latency` for a reply. Servos and loops are processes of their
-own, and the two loops take turns, so that neither gains from a quiet moment. The last line is JSON.
+own, and the two loops take turns, so that neither gains from a quiet moment: once on the machine as it is, once
+beside a busy process for each core, as a learner is one. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def serve(latency: float) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each of the two loops, together")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each loop, twice")
     parser.add_argument("--latency", type=float, default=0.0015, help="of the adapter, s")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, metavar=("KIND", "PORT"), help=argparse.SUPPRESS)
@@ -113,32 +114,47 @@ def main() -> None:
         text=True,
     )
     port = servos.stdout.readline().strip()
+    result = {"latency_ms": args.latency * 1e3, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
+    print(f"{'machine':9}{'bus':6}{'loops/s':>9}{'CPU':>8}{'CPU ms/loop':>13}{'failed':>8}")
+    try:
+        for machine, others in (("quiet", 0), ("busy", os.cpu_count())):
+            result |= compare(machine, others, [*me, "--seconds", str(args.seconds / ROUNDS)], port)
+    finally:
+        servos.communicate()
+    for machine in ("quiet", "busy"):
+        rate, cpu = result[f"{machine}_rate_ratio"], result[f"{machine}_cpu_ratio"]
+        print(f"{machine}: ours runs {rate:.2f} times as fast with {cpu:.2f} of the CPU")
+    print(json.dumps(result))
+    return None
+
+
+def compare(machine: str, others: int, command: list[str], port: str) -> dict[str, float]:
+    """Let the two loops take turns beside some busy processes; print and return the figures."""
     totals = {kind: dict.fromkeys(("loops", "failed", "wall", "cpu"), 0.0) for kind in ("ours", "sdk")}
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
     try:
         for _ in range(ROUNDS):
             for kind, total in totals.items():
-                command = [*me, "--seconds", str(args.seconds / ROUNDS), "--measure", kind, port]
-                run = subprocess.run(command, check=True, capture_output=True, text=True)
+                words = [*command, "--measure", kind, port]
+                run = subprocess.run(words, check=True, capture_output=True, text=True)
                 for key, value in json.loads(run.stdout).items():
                     total[key] += value
     finally:
-        servos.communicate()
-
-    result = {"latency_ms": args.latency * 1e3, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
-    print(f"{'':6}{'loops/s':>9}{'CPU':>8}{'CPU ms/loop':>13}{'failed':>8}")
+        for process in busy:
+            process.kill()
+            process.wait()
+    result = {}
     for kind, total in totals.items():
-        rate, share = total["loops"] / total["wall"], total["cpu"] / total["wall"]
-        print(f"{kind:6}{rate:9.1f}{share:8.1%}{share / rate * 1e3:13.3f}{total['failed']:8.0f}")
-        result |= {
-            f"{kind}_loops_per_s": round(rate, 1),
-            f"{kind}_cpu": round(share, 4),
-            f"{kind}_failed": int(total["failed"]),
-        }
-    result["rate_ratio"] = round(result["ours_loops_per_s"] / result["sdk_loops_per_s"], 2)
-    result["cpu_ratio"] = round(result["ours_cpu"] / result["sdk_cpu"], 3)
-    print(f"ours runs {result['rate_ratio']:.2f} times as fast with {result['cpu_ratio']:.2f} of the CPU")
-    print(json.dumps(result))
-    return None
+        rate, cpu = total["loops"] / total["wall"], total["cpu"] / total["wall"]
+        print(f"{machine:9}{kind:6}{rate:9.1f}{cpu:8.1%}{cpu / rate * 1e3:13.3f}{total['failed']:8.0f}")
+        name = f"{machine}_{kind}"
+        result |= {f"{name}_loops_per_s": round(rate, 1), f"{name}_cpu": round(cpu, 4)}
+        result[f"{name}_failed"] = int(total["failed"])
+    for what, key in (("rate", "loops_per_s"), ("cpu", "cpu")):
+        result[f"{machine}_{what}_ratio"] = round(
+            result[f"{machine}_ours_{key}"] / result[f"{machine}_sdk_{key}"], 3
+        )
+    return result
 
 
 if __name__ == "__main__":
