@@ -356,7 +356,7 @@ def test_random_faults_never_give_a_wrong_position_nor_a_goal_outside_the_limits
             if arm.guard.lost:
                 stopped += not lost
                 assert arm.guard.status
-            recovered += lost and arm.torque_on
+            recovered += bool(lost and arm.torque_on)
             lost = (lost or arm.guard.lost) and not arm.torque_on
         emulated.clear()
         emulated.silent.clear()

@@ -160,8 +160,11 @@ class DriverNode(LifecycleNode):
         """Configure and activate; try again later where that fails."""
         if time.monotonic() < self.start_at:
             return
-        success = TransitionCallbackReturn.SUCCESS
-        if self.trigger_configure() == success and self.trigger_activate() == success:
+        if self._state_machine.current_state[1] == "unconfigured":
+            self.trigger_configure()
+        if self._state_machine.current_state[1] == "inactive":
+            self.trigger_activate()
+        if self._state_machine.current_state[1] == "active":
             self.starter.cancel()
         self.start_at = time.monotonic() + _START_AGAIN
 
@@ -204,6 +207,7 @@ class DriverNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup; the node can be configured again."""
+        self.get_logger().error(f"the transition from {state.label} failed")
         return self.on_shutdown(state)
 
     def close(self) -> None:

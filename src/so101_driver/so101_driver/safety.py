@@ -223,7 +223,7 @@ class Guard:
         if self.fault:
             return f"torque is off: {self.fault}"
         if not self._torque:
-            return "torque is off and nobody asked for it"
+            return "torque is off until somebody asks for it"
         if self._goal is None:
             return "torque is not on yet"
         return next((p.text for p in self.problems if p.reaction >= HOLD), "")
