@@ -3,23 +3,16 @@ import time
 
 import numpy as np
 import pytest
-from emulated_arm import CALIBRATION, IDS, NAMES, calibrate, registers, truth
+from emulated_arm import CALIBRATION, IDS, NAMES, registers, truth
 
 from so101_driver import registers as reg
 from so101_driver.arm import Arm, ArmError
 from so101_driver.bus import FASTEST, JITTER, MEMORY, Bus, BusError, NoReply
 from so101_driver.calibration import Calibration, JointCalibration
-from so101_driver.emulator import FAULTS, EmulatedBus
+from so101_driver.emulator import FAULTS
 from so101_driver.safety import Refused, Thresholds
 
 REACH = JITTER + FASTEST * MEMORY  # ticks that a damaged reply can move a servo at most; see test_bus
-
-
-@pytest.fixture
-def emulated():
-    with EmulatedBus(IDS, speed=8000.0) as bus:
-        calibrate(bus)
-        yield bus
 
 
 @pytest.fixture
@@ -308,11 +301,12 @@ def test_random_faults_never_give_a_wrong_position_nor_a_goal_outside_the_limits
     """10 000 faults while random targets, good and bad, come in: nothing wrong is read, nothing unsafe written."""
     pick, rng = random.Random(11), np.random.default_rng(11)
     witness = Witness(emulated)
-    emulated.delays = (0.001, 0.012)
+    emulated.delays = (0.001, 0.008)
     faults = read = refused = moved = stopped = recovered = 0
     thresholds = Thresholds(lost_after=0.05)
-    with Arm(Bus(emulated.port, IDS, timeout=0.0025), CALIBRATION, thresholds=thresholds) as arm:
+    with Arm(Bus(emulated.port, IDS), CALIBRATION, thresholds=thresholds) as arm:
         arm.connect()
+        arm.bus.timeout = 0.003
         arm.guard.torque(True)
         lost = False
         while faults < 10_000:

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from emulated_arm import CALIBRATION, IDS, NAMES, calibrate, registers, truth
+from emulated_arm import CALIBRATION, IDS, NAMES, registers, truth
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from sensor_msgs.msg import JointState
@@ -22,14 +22,6 @@ from hilrl_ros.node import UserError
 from so101_driver import registers as reg
 from so101_driver.bus import Bus
 from so101_driver.driver_node import DriverNode
-from so101_driver.emulator import EmulatedBus
-
-
-@pytest.fixture
-def emulated():
-    with EmulatedBus(IDS, speed=8000.0) as bus:
-        calibrate(bus)
-        yield bus
 
 
 @pytest.fixture
