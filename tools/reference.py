@@ -116,12 +116,24 @@ def read_node(package: str, executable: str, module: str) -> NodeSource:
     params = next(c.name for c in classes if c.name.endswith("Params"))
     node = next(c for c in classes if c.name.endswith("Node"))
     endpoints = []
-    for call in ast.walk(node):
+    for call in [c for part in (*own_bases(tree, node), node) for c in ast.walk(part)]:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in CREATES:
             kind, type_at, name_at, qos_at = CREATES[call.func.attr]
             quality = "" if qos_at is None else qos_name(call.args[qos_at])
             endpoints.append((kind, topic(call.args[name_at]), type_name(call.args[type_at]), quality))
     return NodeSource(package, executable, module, params, ast.get_docstring(node) or "", endpoints)
+
+
+def own_bases(tree: ast.Module, node: ast.ClassDef) -> Iterator[ast.ClassDef]:
+    """Base classes of a node that this suite defines in another module."""
+    names = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and names & {alias.name for alias in statement.names}:
+            package, *inner = statement.module.split(".")
+            file = (SRC / package / package / Path(*inner)).with_suffix(".py")
+            if file.is_file():
+                body = ast.parse(file.read_text()).body
+                yield from (c for c in body if isinstance(c, ast.ClassDef) and c.name in names)
 
 
 def topic(name: ast.expr) -> str:
@@ -131,6 +143,8 @@ def topic(name: ast.expr) -> str:
     if isinstance(name, ast.JoinedStr):
         parts = [p.value if isinstance(p, ast.Constant) else f"<{last_name(p.value)}>" for p in name.values]
         return "".join(parts)
+    if last_name(name).endswith("_topic"):
+        return f"<{last_name(name)}>"
     return "<topics of the contract>"
 
 

@@ -10,10 +10,13 @@ import sys
 from typing import Any, TypeVar
 
 import rclpy
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from hilrl_ros.executor import Executor
@@ -44,6 +47,8 @@ def param(
         unit: SI unit.
         bounds: Lowest and highest allowed number.
         choices: All allowed values, if they are few.
+
+    A default of [] is a list of texts.
     """
     meta = {"description": description, "unit": unit, "bounds": bounds, "choices": choices}
     if isinstance(default, list):
@@ -77,8 +82,10 @@ def declare(node: Node, params: type[P]) -> P:
                 ]
             else:
                 descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        # rclpy would take [] for bytes
+        declared = Parameter.Type.STRING_ARRAY if default == [] else default
         try:
-            value = node.declare_parameter(field.name, default, descriptor).value
+            value = node.declare_parameter(field.name, declared, descriptor).value
         except (InvalidParameterTypeException, InvalidParameterValueException):
             given = node._parameter_overrides[field.name].value
             kind = _KINDS.get(type(default), type(default).__name__)
@@ -90,7 +97,7 @@ def declare(node: Node, params: type[P]) -> P:
             raise UserError(
                 f"parameter '{field.name}' is {value!r}, expected one of {', '.join(map(str, meta['choices']))}"
             )
-        values[field.name] = list(value) if isinstance(default, list) else value
+        values[field.name] = list(value or []) if isinstance(default, list) else value
     return params(**values)
 
 
@@ -114,6 +121,24 @@ def ask_for_realtime(node: Node, wanted: bool, priority: int = 10) -> None:
             "no real-time priority (SCHED_FIFO is not allowed here): a busy machine may delay the control loop; "
             "allow it with 'rtprio 10' for your user in /etc/security/limits.conf"
         )
+
+
+def survive_invalid_transitions(node: LifecycleNode) -> None:
+    """Answer a lifecycle transition that the node's state does not allow with a failure; rclpy would end the node."""
+    service = node._service_change_state
+    change = service.callback
+
+    def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        try:
+            return change(request, response)
+        except rclpy._rclpy_pybind11.RCLError:
+            state = node._state_machine.current_state[1]
+            name = request.transition.label or f"number {request.transition.id}"
+            node.get_logger().error(f"transition {name} refused: the node is {state}")
+            response.success = False
+            return response
+
+    service.callback = answer
 
 
 def step_back() -> None:

@@ -47,6 +47,8 @@ class Simulation:
             raise ContractError(f"{contract.robot}.sim.timestep: longer than the control period")
         self.model.opt.timestep = contract.period / self._substeps
         self._base_pos, self._base_R = self.kinematics.base_pose()
+        self._force = self.model.actuator_forcerange.copy()
+        self._rate = np.zeros(len(joints))  # rad/s of the set-points in follow()
         self._renderer: Renderer | None = None
         self.reset(seed)
 
@@ -57,14 +59,22 @@ class Simulation:
         """
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
-        for name, item in self._objects.items():
-            x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
-            self._place(name, np.array([x, y, z]), yaw)
+        self._place_all(rng)
         self._target, self._ramp = self._start(rng), 0  # set-point's goal, physics steps left to it
         self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
         mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
         self.data.time = 0.0
         mujoco.mj_forward(self.model, self.data)
+
+    def reset_objects(self, seed: int) -> None:
+        """Place the objects where `reset` with this seed places them, at rest; the arm goes on as it was."""
+        self._place_all(np.random.default_rng(seed))
+        mujoco.mj_forward(self.model, self.data)
+
+    def _place_all(self, rng: np.random.Generator) -> None:
+        for name, item in self._objects.items():
+            x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
+            self._place(name, np.array([x, y, z]), yaw)
 
     def _start(self, rng: np.random.Generator) -> np.ndarray:
         q = np.array(self.contract.home)
@@ -87,6 +97,8 @@ class Simulation:
         if self._objects[name].collides:
             address = self.model.jnt_qposadr[body.jntadr[0]]
             self.data.qpos[address : address + 7] = [*pos, *quat]
+            dof = self.model.jnt_dofadr[body.jntadr[0]]
+            self.data.qvel[dof : dof + 6] = 0.0
         else:
             self.data.mocap_pos[body.mocapid[0]] = pos
             self.data.mocap_quat[body.mocapid[0]] = quat
@@ -120,6 +132,37 @@ class Simulation:
         if steps > ramp:
             self.data.ctrl[:] = target
             mujoco.mj_step(self.model, self.data, steps - ramp)
+        self._finish_step()
+
+    def follow(
+        self, goal: np.ndarray, torque: np.ndarray, speed: np.ndarray, acceleration: np.ndarray, steps: int
+    ) -> None:
+        """Advance some physics steps with servos that get their goals one by one, as over a bus.
+
+        Args:
+            goal: Goals of the servos [n], rad; each servo's set-point runs to its goal.
+            torque: Share of its torque that each servo may use [n]; one that has none is limp.
+            speed: The set-points' highest [n], rad/s.
+            acceleration: The set-points' highest [n], rad/s².
+            steps: Physics steps.
+
+        Raises:
+            RuntimeError: See `step`.
+        """
+        dt, powered = self.model.opt.timestep, torque > 0
+        self.model.actuator_forcerange[:] = self._force * torque[:, None]
+        for _ in range(steps):
+            way = np.where(powered, goal - self.data.ctrl, 0.0)
+            wanted = np.sign(way) * np.minimum(np.sqrt(2 * acceleration * np.abs(way)), speed)
+            self._rate += np.clip(wanted - self._rate, -acceleration * dt, acceleration * dt)
+            self._rate = np.clip(self._rate, -np.abs(way) / dt, np.abs(way) / dt)  # not past the goal
+            self.data.ctrl[:] = np.where(
+                powered, self.data.ctrl + self._rate * dt, self.data.qpos[self._qpos]
+            )
+            mujoco.mj_step(self.model, self.data)
+        self._finish_step()
+
+    def _finish_step(self) -> None:
         if self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
             raise RuntimeError(
                 f"physics diverged at {self.time:.2f} s; shorten sim.timestep or lower the gains"
@@ -174,8 +217,8 @@ class Simulation:
         """Names of the cameras that can be rendered."""
         return tuple(self.model.camera(i).name for i in range(self.model.ncam))
 
-    def render(self, camera: str, height: int, width: int) -> np.ndarray:
-        """Return a picture [height, width, 3] uint8 RGB.
+    def render(self, camera: str, height: int, width: int, data: mujoco.MjData | None = None) -> np.ndarray:
+        """Return a picture [height, width, 3] uint8 RGB, of the present state or of `data`.
 
         Raises:
             ValueError: No such camera, or the picture is too large.
@@ -184,8 +227,9 @@ class Simulation:
         index = self._camera(camera)
         if self._renderer is None:
             self._renderer = Renderer(self.model)
-        mujoco.mj_camlight(self.model, self.data)
-        return self._renderer.render(self.data, index, height, width)
+        data = self.data if data is None else data
+        mujoco.mj_camlight(self.model, data)
+        return self._renderer.render(data, index, height, width)
 
     def camera_matrix(self, camera: str, height: int, width: int) -> np.ndarray:
         """Return the pinhole matrix K [3, 3] of a camera for pictures of this size, px."""

@@ -5,31 +5,25 @@ from dataclasses import dataclass
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped
 from hilrl_msgs.srv import Reset
-from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
-from hilrl_ros.images import from_rgb
 from hilrl_ros.messages import nanoseconds, to_time
-from hilrl_ros.node import UserError, declare, param, run
-from hilrl_sim.simulation import Simulation
+from hilrl_ros.node import param, run
+from hilrl_sim.scene_node import SceneNode, SceneParams
 
 # how long the simulator waits for an action before it offers the same state again
 _OFFER_AGAIN = 0.5
 
 
 @dataclass
-class SimulatorParams:
+class SimulatorParams(SceneParams):
     """Parameters of the simulator."""
 
-    robot: str = param("so101", "Robot contract: a name from config/robots or a path")
-    task: str = param("pick_cube", "Task: a name from config/tasks or a path")
     lockstep: bool = param(
         True,
         "Advance one control period when the command for the present state arrives; else run in real time",
@@ -37,15 +31,9 @@ class SimulatorParams:
     joint_state_rate: float = param(
         100.0, "Joint states per second in real time", unit="Hz", bounds=(10.0, 500.0)
     )
-    cameras: list = param(
-        ["front", "wrist"], "Cameras that are published, rendered while somebody subscribes"
-    )
-    camera_rate: float = param(30.0, "Images per second in real time", unit="Hz", bounds=(1.0, 60.0))
-    image_width: int = param(640, "Width of published images", unit="px", bounds=(16, 1920))
-    image_height: int = param(480, "Height of published images", unit="px", bounds=(16, 1080))
 
 
-class SimulatorNode(Node):
+class SimulatorNode(SceneNode):
     """The arm and its table.
 
     Publishes `joint_states`, `<object>/pose`, `<camera>/image_raw` and `camera_info`, `/clock`, `/diagnostics`;
@@ -55,16 +43,7 @@ class SimulatorNode(Node):
     """
 
     def __init__(self):
-        super().__init__("simulator")
-        self.params = declare(self, SimulatorParams)
-        self.contract, task = load_contract(self.params.robot, self.params.task)
-        self.simulation = Simulation(self.contract, task)
-        known = self.simulation.cameras
-        for name in self.params.cameras:
-            if name not in known:
-                raise UserError(
-                    f"parameter 'cameras': '{name}' is not in the scene; there are {', '.join(known)}"
-                )
+        super().__init__("simulator", SimulatorParams)
         self.now_ns = 0
         self.period_ns = round(1e9 / self.contract.control_rate)
         self.target = self.simulation.joint_position
@@ -74,17 +53,6 @@ class SimulatorNode(Node):
         self.clock_publisher = self.create_publisher(Clock, "/clock", qos.STEP)
         self.joints_publisher = self.create_publisher(JointState, "joint_states", qos.STEP)
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STEP)
-        self.pose_publishers = {
-            name: self.create_publisher(PoseStamped, f"{name}/pose", qos.STEP)
-            for name in self.simulation.object_poses()
-        }
-        self.image_publishers = {
-            name: (
-                self.create_publisher(Image, f"{name}/image_raw", qos.SENSOR),
-                self.create_publisher(CameraInfo, f"{name}/camera_info", qos.SENSOR),
-            )
-            for name in self.params.cameras
-        }
         self.create_subscription(
             JointTrajectory, "trajectory_controller/joint_trajectory", self.on_trajectory, qos.STEP
         )
@@ -131,7 +99,7 @@ class SimulatorNode(Node):
             self.now_ns += self.period_ns
             self.advanced_at = time.monotonic()
             self.publish()
-            self.publish_images()
+            self.publish_images(to_time(self.now_ns))
 
     def tick(self) -> None:
         """Advance in real time."""
@@ -140,14 +108,14 @@ class SimulatorNode(Node):
         self.ticks += 1
         self.publish()
         if self.ticks % self.image_every == 0:
-            self.publish_images()
+            self.publish_images(to_time(self.now_ns))
 
     def offer_again(self) -> None:
         """Publish the present state again if no command came: a message was lost or a node was not there yet."""
         if time.monotonic() - self.advanced_at > _OFFER_AGAIN:
             self.advanced_at = time.monotonic()
             self.publish()
-            self.publish_images()
+            self.publish_images(to_time(self.now_ns))
 
     def on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
         """Bring the scene to the start that the seed draws."""
@@ -157,42 +125,20 @@ class SimulatorNode(Node):
         self.advanced_at = time.monotonic()
         response.success, response.stamp = True, to_time(self.now_ns)
         self.publish()
-        self.publish_images()
+        self.publish_images(to_time(self.now_ns))
         return response
 
     def publish(self) -> None:
         """Publish clock, poses and joint states of the present state."""
         stamp = to_time(self.now_ns)
         self.clock_publisher.publish(Clock(clock=stamp))
-        for name, (position, quaternion) in self.simulation.object_poses().items():
-            msg = PoseStamped()
-            msg.header.stamp, msg.header.frame_id = stamp, self.contract.model.base_frame
-            p, q = msg.pose.position, msg.pose.orientation
-            p.x, p.y, p.z = map(float, position)
-            q.x, q.y, q.z, q.w = map(float, quaternion)
-            self.pose_publishers[name].publish(msg)
+        self.publish_poses(stamp)
         msg = JointState(name=list(self.contract.joints))
         msg.header.stamp = stamp
         msg.position = self.simulation.joint_position.tolist()
         msg.velocity = self.simulation.joint_velocity.tolist()
         msg.effort = self.simulation.joint_effort.tolist()
         self.joints_publisher.publish(msg)
-
-    def publish_images(self) -> None:
-        """Render and publish the cameras that somebody subscribes to."""
-        stamp = to_time(self.now_ns)
-        size = self.params.image_height, self.params.image_width
-        for name, (images, infos) in self.image_publishers.items():
-            frame = f"{name}_optical_frame"
-            if images.get_subscription_count():
-                images.publish(from_rgb(self.simulation.render(name, *size), stamp, frame))
-            if infos.get_subscription_count():
-                k = self.simulation.camera_matrix(name, *size)
-                info = CameraInfo(height=size[0], width=size[1], distortion_model="plumb_bob", d=[0.0] * 5)
-                info.header.stamp, info.header.frame_id = stamp, frame
-                info.k, info.r = k.flatten().tolist(), np.eye(3).flatten().tolist()
-                info.p = np.hstack([k, np.zeros((3, 1))]).flatten().tolist()
-                infos.publish(info)
 
     def diagnose(self) -> None:
         """Publish how fast the simulation runs."""

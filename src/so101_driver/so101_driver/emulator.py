@@ -43,7 +43,8 @@ class Servo:
     Attributes:
         memory: The registers' bytes.
         actual: Position before the homing offset, ticks; set it to move the servo from outside.
-        speed: Ticks/s at which it follows its goal with torque on; None leaves it where it is put.
+        speed: Ticks/s at which it follows its goal with torque on; None leaves it where it is put, and
+            PRESENT_VELOCITY and MOVING as they are set.
         faults: Bits of registers.FAULTS that it reports.
     """
 
@@ -121,20 +122,28 @@ class Servo:
 
     def update(self) -> None:
         """Move towards the goal by the time since the last call, and renew the present registers."""
+        if self.speed is not None:
+            self._move()
+        self.set(reg.PRESENT_POSITION, self.position)
+        self.set(reg.STATUS, self.faults)
+
+    @property
+    def goal(self) -> int:
+        """Goal within its limits, before the homing offset as `actual` is, ticks."""
+        low, high = self.get(reg.MIN_POSITION), self.get(reg.MAX_POSITION)
+        return min(max(self.get(reg.GOAL_POSITION), low), high) + self.get(reg.HOMING_OFFSET)
+
+    def _move(self) -> None:
         now = time.monotonic()
         elapsed, self._time = now - self._time, now
         moved = 0.0
-        if self.speed is not None and self.get(reg.TORQUE_ENABLE) == 1:
-            low, high = self.get(reg.MIN_POSITION), self.get(reg.MAX_POSITION)
-            goal = min(max(self.get(reg.GOAL_POSITION), low), high) + self.get(reg.HOMING_OFFSET)
+        if self.get(reg.TORQUE_ENABLE) == 1:
             speed = min(self.speed, abs(self.get(reg.GOAL_VELOCITY)) or self.speed)
             step = speed * elapsed
-            moved = min(max(goal - self.actual, -step), step)
+            moved = min(max(self.goal - self.actual, -step), step)
             self.actual += moved
-        self.set(reg.PRESENT_POSITION, self.position)
         self.set(reg.PRESENT_VELOCITY, round(moved / elapsed) if elapsed > 0 else 0)
         self.set(reg.MOVING, int(moved != 0))
-        self.set(reg.STATUS, self.faults)
 
 
 class EmulatedBus:
@@ -145,6 +154,8 @@ class EmulatedBus:
         latency: s between a request and its answer, on top of the servos' return delay.
         speed: See Servo.
         seed: Of the random choices that faults make.
+        port: Path to open, a link that is made here, in place of a link to another pseudo-terminal that is left
+            there; None for one in a folder of its own. FileExistsError if something else is there.
 
     Attributes:
         port: Path to open; the same after replug().
@@ -160,6 +171,7 @@ class EmulatedBus:
         latency: float = 0.0,
         speed: float | None = 3000.0,
         seed: int = 0,
+        port: str | None = None,
     ):
         self.servos = {id_: Servo(id_, speed=speed) for id_ in ids}
         self.latency = latency
@@ -169,7 +181,7 @@ class EmulatedBus:
         self._random = random.Random(seed)
         self._faults: collections.deque[tuple[str, int | None]] = collections.deque()
         self._folder = Path(tempfile.mkdtemp(prefix="so101-bus-"))
-        self.port = str(self._folder / "port")
+        self.port = str(port or self._folder / "port")
         self._master = self._slave = None
         self._outbox: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
@@ -219,7 +231,10 @@ class EmulatedBus:
             self._master, self._slave = os.openpty()
             tty.setraw(self._slave)
             os.set_blocking(self._master, False)
-            Path(self.port).symlink_to(os.ttyname(self._slave))
+            path = Path(self.port)
+            if path.is_symlink() and str(path.readlink()).startswith("/dev/pts/"):
+                path.unlink()
+            path.symlink_to(os.ttyname(self._slave))
             os.write(self._wake[1], b"x")
 
     def inject(self, fault: str, id_: int | None = None) -> None:
@@ -236,10 +251,12 @@ class EmulatedBus:
         with self.lock:
             self._faults.append((fault, id_))
 
-    def clear(self) -> None:
-        """Forget faults that were injected and did not happen yet."""
+    def clear(self) -> int:
+        """Forget faults that were injected and did not happen yet; return how many."""
         with self.lock:
+            forgotten = len(self._faults)
             self._faults.clear()
+            return forgotten
 
     def _run(self) -> None:
         while self._running:
