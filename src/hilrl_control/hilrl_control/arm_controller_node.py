@@ -104,6 +104,8 @@ class ArmControllerNode(Node):
             return self.arm.still()
         if msg.space == Action.EE_DELTA:
             return self.arm.move(measured, np.array(msg.action))
+        if msg.space == Action.JOINT_POSITION:
+            return self.arm.follow(measured, np.array(msg.action))
         return self.arm.step(measured, np.array(msg.action))
 
     def send(self, report: Action, trajectory: JointTrajectory) -> None:
