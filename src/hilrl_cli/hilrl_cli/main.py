@@ -16,6 +16,7 @@ COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<n
     "eval": "measure the policy of a run",
     "runs": "list runs and how good they are",
     "plot": "draw learning curves of runs",
+    "keyboard": "drive the arm with the keys of this terminal",
     "launch": "bring a graph up from a launch file",
 }
 
