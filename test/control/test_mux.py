@@ -17,7 +17,7 @@ def policy(step, value=0.5):
 def person(stamp_ns, held=True, device="gamepad"):
     msg = Action(controller=Action.PERSON if held else Action.NOBODY, space=Action.EE_DELTA)
     msg.action.extend(MOTION)
-    msg.header.stamp, msg.header.frame_id = to_time(stamp_ns), device
+    msg.header.stamp, msg.device = to_time(stamp_ns), device
     return msg
 
 
@@ -54,21 +54,21 @@ def test_of_two_devices_the_one_that_took_over_first_drives_until_it_lets_go():
 
     def drives(step):
         out = mux.on_policy(policy(step), 100)
-        return out.controller, round(out.action[0], 3)
+        return out.device, round(out.action[0], 3)
 
     leader = person(0, device="leader")
     leader.space, leader.action[0] = Action.JOINT_POSITION, 0.7
     mux.on_person(person(0, held=False), 0)
     mux.on_person(leader, 0)
     mux.on_person(person(0, held=False), 0)  # a pad that nobody holds takes nothing away
-    assert drives(0) == (Action.PERSON, 0.7)
+    assert drives(0) == ("leader", 0.7)
     mux.on_person(person(0), 0)
     mux.on_person(leader, 0)
-    assert drives(1) == (Action.PERSON, 0.7)
+    assert drives(1) == ("leader", 0.7)
     mux.on_person(person(0, held=False, device="leader"), 0)
-    assert drives(2) == (Action.PERSON, 0.1)
+    assert drives(2) == ("gamepad", 0.1)
     mux.on_person(person(0, held=False), 0)
-    assert drives(3)[0] == Action.POLICY
+    assert drives(3)[0] == ""  # the policy
 
 
 def test_a_device_that_falls_silent_lets_go_and_the_other_drives():

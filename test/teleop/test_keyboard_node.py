@@ -76,7 +76,7 @@ def test_a_person_drives_with_the_keys_of_a_terminal(make_graph, keyboard):
     process.type("w")  # not in control yet
     graph.until(lambda: actions and actions[-1].action[2] == 0.5)
     assert {a.controller for a in actions} == {Action.NOBODY}
-    assert {a.header.frame_id for a in actions} == {"keyboard"}
+    assert {a.device for a in actions} == {"keyboard"}
 
     process.type(" \x1b[Ao")
     graph.until(lambda: actions[-1].controller == Action.PERSON and actions[-1].action[0] == 0.5)

@@ -54,9 +54,9 @@ class Mux:
         """Take a reading of the person's device; return what shall be executed if a step waited for it."""
         self.person = msg
         if msg.controller == Action.PERSON:
-            self.held[msg.header.frame_id] = (msg, now_ns)
+            self.held[msg.device] = (msg, now_ns)
         else:
-            self.held.pop(msg.header.frame_id, None)
+            self.held.pop(msg.device, None)
         return self._decide(now_ns) if self.exact else None
 
     def _decide(self, now_ns: int) -> Action | None:
@@ -69,7 +69,9 @@ class Mux:
         self.policy = None
         person = self._driving(stamp, now_ns)
         if person is not None and self.person_allowed:
-            out = Action(controller=Action.PERSON, space=person.space, action=person.action)
+            out = Action(
+                controller=Action.PERSON, device=person.device, space=person.space, action=person.action
+            )
         else:
             out = Action(controller=Action.POLICY, space=policy.space, action=policy.action)
         out.header, out.episode, out.step = policy.header, policy.episode, policy.step

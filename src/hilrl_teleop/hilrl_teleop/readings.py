@@ -29,9 +29,9 @@ def reading(
         action: Components of `space`, each in [-1, 1].
         space: EE_DELTA or JOINT_POSITION of the message.
     """
-    msg = Action(space=space, action=floats(action))
-    msg.controller = Action.PERSON if held else Action.NOBODY
-    msg.header.stamp, msg.header.frame_id = stamp, device
+    controller = Action.PERSON if held else Action.NOBODY
+    msg = Action(controller=controller, device=device, space=space, action=floats(action))
+    msg.header.stamp = stamp
     return msg
 
 
