@@ -72,10 +72,6 @@ def test_registers_encode_what_they_can_hold():
     for register, value in ((reg.ID, 256), (reg.ID, -1), (reg.HOMING_OFFSET, 2048), (reg.ID, float("nan"))):
         with pytest.raises(ValueError, match="register"):
             register.encode(value)
-    for ticks in range(reg.TICKS):
-        assert reg.to_ticks(reg.to_radians(ticks)) == ticks
-    with pytest.raises(ValueError, match="finite"):
-        reg.to_ticks(float("inf"))
 
 
 def test_registers_are_read_written_and_kept(emulated, bus):

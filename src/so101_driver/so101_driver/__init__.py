@@ -1,1 +1,1 @@
-"""The SO-101's servo bus (bus), its registers (registers), and an emulator of it (emulator)."""
+"""The SO-101: servo bus (bus, registers), calibration, and an emulator of the bus (emulator)."""

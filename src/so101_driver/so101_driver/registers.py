@@ -5,7 +5,6 @@ A value is little-endian; a signed one is a magnitude with a sign bit, not two's
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 
@@ -102,15 +101,3 @@ MIDDLE = 2047  # where calibration puts the middle of a joint's range
 def faults(bits: int) -> tuple[str, ...]:
     """Names of the faults that an error byte or STATUS reports."""
     return tuple(name for bit, name in FAULTS.items() if bits & bit)
-
-
-def to_radians(ticks: float, zero: float = MIDDLE) -> float:
-    """Angle of a position in ticks, rad; 0 at the position `zero`."""
-    return (ticks - zero) * 2 * math.pi / TICKS
-
-
-def to_ticks(angle: float, zero: float = MIDDLE) -> int:
-    """Position of an angle in rad, rounded to ticks. ValueError if the angle is not finite."""
-    if not math.isfinite(angle):
-        raise ValueError(f"an angle must be finite, not {angle}")
-    return round(zero + angle * TICKS / (2 * math.pi))
