@@ -19,6 +19,7 @@ setup(
             "joy_teleop = hilrl_teleop.joy_teleop_node:main",
             "gamepad = hilrl_teleop.gamepad_node:main",
             "keyboard = hilrl_teleop.keyboard_node:main",
+            "leader = hilrl_teleop.leader_node:main",
         ],
     },
 )
