@@ -236,10 +236,12 @@ class EmulatedBus:
         with self.lock:
             self._faults.append((fault, id_))
 
-    def clear(self) -> None:
-        """Forget faults that were injected and did not happen yet."""
+    def clear(self) -> int:
+        """Forget faults that were injected and did not happen yet; return how many."""
         with self.lock:
+            forgotten = len(self._faults)
             self._faults.clear()
+            return forgotten
 
     def _run(self) -> None:
         while self._running:
