@@ -104,7 +104,8 @@ def test_a_range_that_is_too_small_is_refused_and_recording_goes_on(
     press += [moved(hand, [1, 2, 4, 5, 6]), moved(hand, [3])]
     assert main(["calibrate", "--name", "mine", "--port", hand.emulated.port, "--role", "leader"]) == 0
     assert (
-        "elbow_flex was moved by 0° only, expected at least 90°: move it from stop" in capsys.readouterr().out
+        "elbow_flex was moved by 0° only, expected at least 150°: move it from stop"
+        in capsys.readouterr().out
     )
     assert (calibrations / "teleoperators/so_leader/mine.json").is_file()
 

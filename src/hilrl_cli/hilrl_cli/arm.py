@@ -135,11 +135,15 @@ class Hand:
         with self.emulated.lock:
             self._way = [dict(pose) for pose in way]
 
-    def to_middle(self) -> None:
-        """Move every joint to the middle of its range, and wait."""
-        self.move([{id_: sum(stops) / 2 for id_, stops in STOPS.items()}])
+    def go(self, pose: Mapping[int, float]) -> None:
+        """Move to a pose (ticks, by id) and wait until it is there."""
+        self.move([pose])
         while self._way:
             time.sleep(0.01)
+
+    def to_middle(self) -> None:
+        """Move every joint to the middle of its range, and wait."""
+        self.go({id_: sum(stops) / 2 for id_, stops in STOPS.items()})
 
     def sweep(self) -> None:
         """Move all joints from stop to stop and back to the middle, without waiting."""

@@ -13,8 +13,9 @@ from hilrl_cli.errors import UserError
 from hilrl_cli.lines import Lines
 
 FULL_TURN = "wrist_roll"  # has no stops to find
-LEAST = {"gripper": 40.0}  # degrees that a joint must have been moved by; the others:
-LEAST_ARM = 90.0
+# Degrees that a joint must have been moved by: more than from its middle to one end.
+LEAST = {"gripper": 70.0}
+LEAST_ARM = 150.0
 PAUSE = 0.02  # s between two readings
 
 

@@ -141,11 +141,13 @@ def watch(port: str, hand: Hand | None, calibration, seen: Seen, lines: Lines) -
         for id_ in calibration.ids:
             bus.write_register(id_, reg.TORQUE_ENABLE, 0)
         lines.ask("Torque is off. Bring the tip into the place where the task is, then press enter:")
+        if hand:
+            way = corners(calibration, seen.contract)
+            hand.go(way[0])
+            hand.move(way)
         console.print(
             "Move the tip to all corners of where it may go, lowest and highest too, then press enter."
         )
-        if hand:
-            hand.move(corners(calibration, seen.contract))
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 reading = bus.sync_read_state()
