@@ -12,6 +12,8 @@ from hilrl_cli.commands import find_bounds
 from hilrl_cli.main import main
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
+from so101_driver import registers as reg
+from so101_driver.calibration import Calibration, JointCalibration
 
 CONTRACT, _ = load_contract(ROBOT)
 
@@ -69,6 +71,16 @@ def test_a_box_that_is_too_small_is_refused_and_it_goes_on(monkeypatch, enter, h
     enter += [lambda: True, content_with_less]
     assert main(["find-bounds", "--port", "emulated", "--robot", str(ROBOT), "--out", "mine.yaml"]) == 0
     assert "The box is smaller than 0.5 m along x: go on, then press enter." in capsys.readouterr().out
+
+
+def test_another_arm_than_the_calibrations_is_refused(monkeypatch, hands, tmp_path, capsys):
+    monkeypatch.setenv("HF_LEROBOT_CALIBRATION", str(tmp_path))
+    joints = {name: JointCalibration(i, 0, 0, 700, 3300) for i, name in enumerate(CONTRACT.joints, 1)}
+    Calibration(joints).save(Calibration.places("mine")[0])
+    with Hand() as hand:
+        hand.emulated.servos[2].set(reg.HOMING_OFFSET, 50)
+        assert main(["find-bounds", "--port", hand.emulated.port, "--name", "mine"]) == 2
+    assert "the servos of shoulder_lift hold other homing offsets" in capsys.readouterr().err
 
 
 def test_bounds_that_are_found_again_replace_the_old_ones():

@@ -18,6 +18,7 @@ from hilrl_ros.kinematics import Kinematics, matrix_rpy
 from so101_driver import registers as reg
 from so101_driver.bus import Bus, BusError
 from so101_driver.calibration import Calibration
+from so101_driver.identity import strangers
 
 LEASH_PERIODS = 2.0  # a target is at most this many of the fastest steps away from the follower
 GAIN = 0.5  # share of the way to the target that a tip action asks for: the follower answers a step later
@@ -59,14 +60,12 @@ class LeaderArm:
         self._limits = calibration.limits[self._order].T
         self.bus = Bus(port, calibration.ids)
         try:
-            for name, id_ in zip(calibration.names, calibration.ids, strict=True):
-                offset = self.bus.read_register(id_, reg.HOMING_OFFSET)
-                wanted = calibration.joints[name].homing_offset
-                if offset != wanted:
-                    raise LeaderError(
-                        f"servo {id_} ({name}) on {port} holds homing offset {offset}, the calibration says {wanted}: "
-                        "plug in the leader that it belongs to, or run `hilrl calibrate --role leader`"
-                    )
+            other = strangers(self.bus, calibration)
+            if other:
+                raise LeaderError(
+                    f"the servos of {', '.join(other)} on {port} hold other homing offsets than the calibration: "
+                    "plug in the leader that it belongs to, or run `hilrl calibrate --role leader`"
+                )
             self.release()
         except (LeaderError, BusError):
             self.bus.close()

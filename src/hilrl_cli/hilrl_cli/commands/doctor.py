@@ -218,9 +218,9 @@ def servos(port: str) -> Iterator[Finding]:
 
 def calibration(port: str, arguments: argparse.Namespace) -> Iterator[Finding]:
     """Whether the arm's calibration is there, and is this arm's."""
-    from so101_driver import registers as reg
     from so101_driver.bus import Bus, BusError
     from so101_driver.calibration import Calibration, CalibrationError
+    from so101_driver.identity import strangers
 
     what = "calibration"
     if not arguments.name:
@@ -236,10 +236,7 @@ def calibration(port: str, arguments: argparse.Namespace) -> Iterator[Finding]:
     try:
         found = Calibration.find(arguments.name, arguments.role)
         with Bus(port, found.ids) as bus:
-            other = [
-                name for name, joint in found.joints.items()
-                if bus.read_register(joint.id, reg.HOMING_OFFSET) != joint.homing_offset
-            ]  # fmt: skip
+            other = strangers(bus, found)
     except (CalibrationError, BusError) as error:
         yield Finding(what, WRONG, str(error))
         return

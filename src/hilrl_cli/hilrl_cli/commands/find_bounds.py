@@ -134,10 +134,16 @@ def watch(port: str, hand: Hand | None, calibration, seen: Seen, lines: Lines) -
 
     from so101_driver import registers as reg
     from so101_driver.bus import Bus
+    from so101_driver.identity import strangers
 
     console = Console()
     order = [calibration.names.index(name) for name in seen.contract.joints]
     with Bus(port, calibration.ids) as bus:
+        other = strangers(bus, calibration)
+        if other:
+            raise UserError(
+                f"the servos of {', '.join(other)} hold other homing offsets than the calibration: name this arm's"
+            )
         for id_ in calibration.ids:
             bus.write_register(id_, reg.TORQUE_ENABLE, 0)
         lines.ask("Torque is off. Bring the tip into the place where the task is, then press enter:")
