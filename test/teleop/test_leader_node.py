@@ -106,25 +106,26 @@ class Rig:
 
 
 def test_moving_the_leader_takes_over_without_a_snap_and_stillness_lets_go(make_graph, calibration, bus):
-    rig = Rig(make_graph, calibration, bus, mode="joint", release_after=0.4)
+    rig = Rig(make_graph, calibration, bus, mode="joint", release_after=1.0)
     rig.run(0.6)
     assert set(rig.controllers()) == {Action.POLICY}
     begin, at_rest = len(rig.targets), rig.follower.copy()
     place = rig.controller.arm.kinematics.forward
-    rig.run(1.2, way=-0.5 * PAN + 0.3 * GRIPPER)
-    rig.run(0.3)
+    rig.run(1.5, way=-0.5 * PAN + 0.3 * GRIPPER)
+    rig.run(0.6)
     assert Action.PERSON in rig.controllers()
     steps = np.abs(np.diff([at_rest, *rig.targets[begin:]], axis=0)).max()
     assert (
         steps <= STEP / 2 and np.abs(rig.targets[begin] - at_rest).max() < 0.05
     )  # the arms are 0.8 rad apart
-    # the contract's actions are of the tip: it went where the leader's joints would have brought it
+    # the contract's actions are of the tip: it went where the leader's joints would have brought it, but for the
+    # way that was made until the take-over was noticed and confirmed
     moved = place(rig.follower)[0] - place(at_rest)[0]
-    wanted = place(at_rest - 0.45 * PAN)[0] - place(at_rest)[0]
-    assert moved[1] == pytest.approx(wanted[1], abs=0.02)
-    assert rig.follower[5] - at_rest[5] == pytest.approx(0.27, abs=0.05)
+    wanted = place(at_rest - 0.5 * PAN)[0] - place(at_rest)[0]
+    assert 0.6 < moved[1] / wanted[1] < 1.05 and abs(moved[2]) < 0.01
+    assert 0.6 < (rig.follower[5] - at_rest[5]) / 0.3 < 1.02
     assert {m.device for m in rig.executed if m.controller == Action.PERSON} == {"leader"}
-    rig.run(0.5)
+    rig.run(1.0)
     since = len(rig.executed)
     rig.run(0.4)
     assert set(rig.controllers(since)) == {Action.POLICY}

@@ -24,8 +24,9 @@ class CameraParams:
 
     camera: str = param("front", "Name of the camera; its topics begin with it")
     device: str = param(
-        "0",
-        "Number, path such as /dev/video0, or better /dev/v4l/by-id/…, which stays; a video file is played in a loop",
+        "/dev/video0",
+        "Path of the camera, best one of /dev/v4l/by-id, which stays; or its number as text; a video file is played in "
+        "a loop",
     )
     width: int = param(640, "Width asked for", unit="pixels", bounds=(16, 8192))
     height: int = param(480, "Height asked for", unit="pixels", bounds=(16, 8192))

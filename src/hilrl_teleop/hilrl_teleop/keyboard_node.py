@@ -88,7 +88,7 @@ class KeyboardNode(Node):
         if self.params.drives == "leader":
             return f"{who} (leader arm)"
         moving = [f"{axis} {value:+.2f}" for axis, value in zip(EE_AXES, motion, strict=True) if value]
-        return f"{who}   speed {self.keys.speed:.1%}   {'  '.join(moving)}"
+        return f"{who}   speed {100 * self.keys.speed:g}%   {'  '.join(moving)}"
 
     def close(self) -> None:
         """Let go, and give the terminal back."""
