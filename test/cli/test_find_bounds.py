@@ -111,6 +111,7 @@ def test_joint_limits_of_the_contract_narrow_the_models(tmp_path):
     ("arguments", "message"),
     [
         (["--port", "/dev/ttyX"], "--name is missing: the name under which the arm was calibrated"),
+        (["--port", "emulated", "--joint-margin", "-1"], "--joint-margin is -1, expected 0 or more"),
         (["--name", "nobody"], "no calibration of the follower 'nobody'; looked for"),
         (["--port", "emulated", "--robot", "so102"], "robot 'so102' is unknown; did you mean 'so101'?"),
     ],

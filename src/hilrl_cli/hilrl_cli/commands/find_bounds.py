@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.port != EMULATED and not arguments.name:
         raise UserError("--name is missing: the name under which the arm was calibrated")
+    if arguments.joint_margin < 0:
+        raise UserError(f"--joint-margin is {arguments.joint_margin:g}, expected 0 or more")
     try:
         source = find_config("robots", arguments.robot)
         contract, _ = load_contract(arguments.robot)
