@@ -389,7 +389,7 @@ def command_parsers() -> dict[str, argparse.ArgumentParser]:
     parsers = {}
     for name, description in COMMANDS.items():
         parsers[name] = argparse.ArgumentParser(prog=f"hilrl {name}", description=description)
-        importlib.import_module(f"hilrl_cli.commands.{name}").add_arguments(parsers[name])
+        importlib.import_module(f"hilrl_cli.commands.{name.replace('-', '_')}").add_arguments(parsers[name])
     return parsers
 
 

@@ -3,7 +3,7 @@ from setuptools import find_packages, setup
 setup(
     name="hilrl_teleop",
     version="0.1.0",
-    description="What a person holds: the gamepad.",
+    description="What a person holds: gamepad, keyboard, leader arm.",
     maintainer="hilrl developers",
     maintainer_email="maintainers@hilrl.org",
     license="Apache-2.0",
@@ -18,6 +18,8 @@ setup(
         "console_scripts": [
             "joy_teleop = hilrl_teleop.joy_teleop_node:main",
             "gamepad = hilrl_teleop.gamepad_node:main",
+            "keyboard = hilrl_teleop.keyboard_node:main",
+            "leader = hilrl_teleop.leader_node:main",
         ],
     },
 )

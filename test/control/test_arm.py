@@ -279,3 +279,80 @@ def test_bad_motions_are_refused_and_change_nothing(space):
     with pytest.raises(ValueError, match="measured joints: holds NaN"):
         arm.move(np.full(6, np.nan), push(y=1.0))
     assert np.array_equal(arm.hold(), HOME)
+
+
+# -- a person gives joint positions (a leader arm), whatever the action space is
+
+
+def shares(arm, q):
+    """Joint positions as a leader arm sends them: -1 and 1 are a joint's limits."""
+    low, high = arm.kinematics.joint_limits.T
+    return 2 * (q - low) / (high - low) - 1
+
+
+NEAR_HOME = HOME + np.array([0.06, 0.04, -0.05, 0.02, 0.0, 0.1])
+
+
+@pytest.mark.parametrize("space", ["joint_delta", "joint_position", "slow_joints"])
+def test_the_arm_goes_to_the_leaders_joints(space):
+    arm = driven(space)
+    for _ in range(10):
+        executed = arm.follow(arm.hold(), shares(arm, NEAR_HOME))
+    assert executed.target == pytest.approx(NEAR_HOME, abs=1e-6)
+
+
+def test_with_tip_actions_the_tip_goes_where_the_leaders_joints_would_bring_it():
+    arm = driven("other_axes")  # x and y, no z
+    wanted = arm.kinematics.forward(NEAR_HOME)[0]
+    start = arm.kinematics.forward(HOME)[0]
+    before = arm.hold()
+    executed = arm.follow(before, shares(arm, NEAR_HOME))
+    moved = arm.kinematics.forward(executed.target)[0] - start
+    scale = np.array(DRIVEN["other_axes"].scale[:2])
+    assert executed.action[:2] * scale == pytest.approx(
+        moved[:2], abs=1e-3
+    )  # what is reported is what it caused
+    for _ in range(10):
+        executed = arm.follow(arm.hold(), shares(arm, NEAR_HOME))
+    there = arm.kinematics.forward(executed.target)[0]
+    assert there == pytest.approx([wanted[0], wanted[1], start[2]], abs=2e-3)
+    assert executed.target[5] == pytest.approx(NEAR_HOME[5])
+
+
+@pytest.mark.parametrize("space", DRIVEN)
+def test_wherever_the_leader_leaps_all_limits_hold(space):
+    arm = driven(space)
+    low, high = arm.kinematics.joint_limits.T
+    rng = np.random.default_rng(1)
+    for joints in np.repeat(rng.uniform(-1.3, 1.3, (25, 6)), 5, axis=0):
+        before = arm.hold()
+        executed = arm.follow(before, joints)
+        assert np.all(executed.target >= low - 1e-9) and np.all(executed.target <= high + 1e-9)
+        assert outside(arm.kinematics, executed.target) <= 0.005
+        assert np.abs(executed.target - before).max() <= CONTRACT.max_joint_speed * CONTRACT.period + 1e-9
+
+
+@pytest.mark.parametrize("space", DRIVEN)
+def test_a_leaders_motion_is_reported_as_an_action_that_leads_there(space):
+    arm = driven(space)
+    rng = np.random.default_rng(2)
+    walk = np.cumsum(rng.normal(0, 0.08, (150, 6)), axis=0)
+    for joints in shares(arm, HOME + 0.5 * np.sin(walk)):
+        before, twin = arm.hold(), copy.copy(arm)
+        executed = arm.follow(before, joints)
+        again = twin.step(before, executed.action)
+        assert np.abs(executed.action).max() <= 1.0
+        if DRIVEN[space].type == "ee_delta":
+            place, _ = arm.kinematics.forward(executed.target)
+            assert arm.kinematics.forward(again.target)[0] == pytest.approx(place, abs=0.004)
+        else:
+            assert again.target == pytest.approx(executed.target, abs=1e-6)
+
+
+def test_bad_joint_positions_are_refused_and_change_nothing():
+    arm = driven("joint_position")
+    with pytest.raises(ValueError, match=r"joint positions: shape \(7,\), expected \(6,\)"):
+        arm.follow(HOME, np.zeros(7))
+    with pytest.raises(ValueError, match="joint positions: holds NaN or infinity"):
+        arm.follow(HOME, np.full(6, np.nan))
+    assert np.array_equal(arm.hold(), HOME)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import yaml
 from hilrl_msgs.msg import Action
-from loop_messages import CONTRACT, HOME, PERIOD, ROBOT, TASK_FILE, action, joint_state
+from loop_messages import CONTRACT, HOME, PERIOD, ROBOT, SCALE, TASK_FILE, action, joint_state
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -67,6 +67,20 @@ def test_a_persons_motion_is_reported_in_the_contracts_space(rig):
     assert list(executed.action) == pytest.approx([0, 1.0, 0, -0.5], abs=0.05)  # this contract has no yaw
 
 
+def test_a_leaders_joints_are_reported_in_the_contracts_space(rig):
+    rig.measure(0)
+    low, high = rig.node.arm.kinematics.joint_limits.T
+    wanted = HOME + np.array([0.05, 0, 0, 0, 0, 0.15])
+    joints = 2 * (wanted - low) / (high - low) - 1
+    msg = action(1, 0, joints, controller=Action.PERSON, space=Action.JOINT_POSITION)
+    executed, target = rig.command(msg)
+    assert executed.space == Action.CONTRACT
+    tip = rig.node.arm.kinematics.forward
+    moved = (tip(target)[0] - tip(HOME)[0]) / [SCALE[axis] for axis in "xyz"]
+    assert list(executed.action) == pytest.approx([*moved, 0.5], abs=0.03)
+    assert moved[1] == pytest.approx((tip(wanted)[0][1] - tip(HOME)[0][1]) / SCALE["y"], abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("values", "space", "message"),
     [
@@ -75,6 +89,7 @@ def test_a_persons_motion_is_reported_in_the_contracts_space(rig):
         ([0.5] * 3, Action.CONTRACT, r"shape (3,), expected (4,)"),
         ([0.5] * 4, Action.EE_DELTA, r"motion: shape (4,), expected (7,)"),
         ([float("nan")] * 7, Action.EE_DELTA, "holds NaN or infinity"),
+        ([0.5] * 7, Action.JOINT_POSITION, r"joint positions: shape (7,), expected (6,)"),
     ],
 )
 def test_a_bad_command_is_one_error_and_the_arm_holds(rig, logged, values, space, message):

@@ -14,10 +14,10 @@ def policy(step, value=0.5):
     return action(1, step, [value] * len(stick()), policy_version=3)
 
 
-def person(stamp_ns, held=True):
+def person(stamp_ns, held=True, device="gamepad"):
     msg = Action(controller=Action.PERSON if held else Action.NOBODY, space=Action.EE_DELTA)
     msg.action.extend(MOTION)
-    msg.header.stamp = to_time(stamp_ns)
+    msg.header.stamp, msg.device = to_time(stamp_ns), device
     return msg
 
 
@@ -47,6 +47,37 @@ def test_a_reading_that_is_too_old_counts_as_let_go():
     mux.on_person(person(0), 1000)
     assert mux.on_policy(policy(0), 1250).controller == Action.PERSON
     assert mux.on_policy(policy(1), 1251).controller == Action.POLICY
+
+
+def test_of_two_devices_the_one_that_took_over_first_drives_until_it_lets_go():
+    mux = Mux(exact=False, timeout_ns=1000)
+
+    def drives(step):
+        out = mux.on_policy(policy(step), 100)
+        return out.device, round(out.action[0], 3)
+
+    leader = person(0, device="leader")
+    leader.space, leader.action[0] = Action.JOINT_POSITION, 0.7
+    mux.on_person(person(0, held=False), 0)
+    mux.on_person(leader, 0)
+    mux.on_person(person(0, held=False), 0)  # a pad that nobody holds takes nothing away
+    assert drives(0) == ("leader", 0.7)
+    mux.on_person(person(0), 0)
+    mux.on_person(leader, 0)
+    assert drives(1) == ("leader", 0.7)
+    mux.on_person(person(0, held=False, device="leader"), 0)
+    assert drives(2) == ("gamepad", 0.1)
+    mux.on_person(person(0, held=False), 0)
+    assert drives(3)[0] == ""  # the policy
+
+
+def test_a_device_that_falls_silent_lets_go_and_the_other_drives():
+    mux = Mux(exact=False, timeout_ns=250)
+    mux.on_person(person(0, device="leader"), 0)
+    mux.on_person(person(0), 200)
+    assert mux.on_policy(policy(0), 251).controller == Action.PERSON
+    assert list(mux.held) == ["gamepad"]
+    assert mux.on_policy(policy(1), 451).controller == Action.POLICY
 
 
 def test_a_person_who_may_not_take_over_does_not():

@@ -49,6 +49,17 @@ ROBOT_ERRORS = [
     (("joints",), "all", r"arm\.yaml\.joints: is 'all', expected a list of unique joint names"),
     (("joints",), ["a", "a"], r"arm\.yaml\.joints: is \['a', 'a'\], expected a list of unique joint names"),
     (("gripper_joint",), "hand", r"arm\.yaml\.gripper_joint: 'hand' is not one of shoulder_pan, "),
+    (("joint_limits",), {"gripper": [0, 1]}, r"arm\.yaml\.joint_limits: key 'shoulder_pan' is missing"),
+    (
+        ("joint_limits",),
+        {joint: [-3, 3] for joint in ROBOT_YAML["joints"]} | {"gripper": [0.7, 1.0]},
+        r"arm\.yaml\.joint_limits\.gripper: is \[0\.7, 1\.0\], expected to hold the home pose's 0\.6",
+    ),
+    (
+        ("joint_limits",),
+        {joint: [-3, 3] for joint in ROBOT_YAML["joints"]} | {"gripper": 1.0},
+        r"arm\.yaml\.joint_limits\.gripper: is 1\.0, expected \[lowest, highest\] in rad",
+    ),
     (("home", "gripper"), GONE, r"arm\.yaml\.home: key 'gripper' is missing"),
     (("home", "gripper"), 9, r"arm\.yaml\.home\.gripper: is 9, expected a number from -7 to 7"),
     (("home", "griper"), 0, r"arm\.yaml\.home\.griper: unknown key; did you mean 'gripper'\?"),
@@ -212,3 +223,10 @@ def test_wrong_agent_settings_are_one_sentence(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ContractError, match=message):
         load_agent_settings(tmp_path / "a.yaml")
+
+
+def test_joint_limits_travel_with_the_contract_and_their_absence_changes_no_hash(tmp_path):
+    wide = {joint: [-3, 3] for joint in ROBOT_YAML["joints"]}
+    limited, _ = load(tmp_path, changed(ROBOT_YAML, ("joint_limits",), wide))
+    assert contract_from_dict(limited.to_dict()) == limited and limited.hash() != CONTRACT.hash()
+    assert "joint_limits" not in CONTRACT.to_dict()

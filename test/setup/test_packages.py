@@ -16,6 +16,7 @@ PYTHON = [m.parent for m in MANIFESTS if (m.parent / "setup.py").is_file()]
 # What rosdep calls a module, where that is not the module's own name.
 ROSDEP = {
     "PIL": "python3-pil",
+    "cv2": "python3-opencv",
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "psutil": "python3-psutil",

@@ -4,7 +4,8 @@ import yaml
 from loop_messages import CONFIG
 
 from hilrl_ros.contract import EE_AXES, ContractError
-from hilrl_teleop.joy_mapping import EVENTS, JoyMapping
+from hilrl_teleop.joy_mapping import JoyMapping
+from hilrl_teleop.readings import EVENTS
 
 FILE = CONFIG / "gamepads/game_controller.yaml"
 RAW = yaml.safe_load(FILE.read_text())

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from . import __version__
 from .errors import UserError
 
-COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<name>.py
+COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<name>.py, - as _
+    "doctor": "check arm, cameras, gamepad and machine",
+    "setup-motors": "give the servos of a new arm their ids",
+    "calibrate": "tell an arm where its joints' middles and ends are",
+    "find-bounds": "find the box that the tip shall stay in, by moving the arm by hand",
     "train": "train a task in simulation",
     "eval": "measure the policy of a run",
     "runs": "list runs and how good they are",
     "plot": "draw learning curves of runs",
+    "keyboard": "drive the arm with the keys of this terminal",
     "launch": "bring a graph up from a launch file",
 }
 
@@ -32,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, description in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=description, description=description)
         if argv[:1] == [name]:  # only this one is imported: some need torch
-            module = importlib.import_module(f"{__package__}.commands.{name}")
+            module = importlib.import_module(f"{__package__}.commands.{name.replace('-', '_')}")
             module.add_arguments(subparser)
     # argparse takes positional words only in one piece; name:=value may stand anywhere
     words = [word for word in argv if ":=" in word]

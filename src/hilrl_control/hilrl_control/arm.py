@@ -133,6 +133,31 @@ class ArmController:
         own = self._own_ee(action) if self._type == "ee_delta" else self._own_joints(q_measured, action)
         return self.step(q_measured, own)
 
+    def follow(self, q_measured: np.ndarray, joints: np.ndarray) -> Executed:
+        """Command one control period towards a person's joint positions, as a leader arm gives them.
+
+        With `ee_delta` the tip goes where these joints would bring it, as far as the contract's action can.
+
+        Args:
+            q_measured: Measured joint positions [n], rad.
+            joints: Wanted positions of the contract's joints [n], -1 and 1 are a joint's limits.
+
+        Returns:
+            See `step`: the person commands an action of the contract's own space like the policy.
+
+        Raises:
+            ValueError: See `step`.
+        """
+        wanted = np.clip(self._check("joint positions", joints, len(self.contract.joints)), -1.0, 1.0)
+        wanted = self._low + (wanted + 1.0) / 2.0 * (self._high - self._low)
+        old = self.hold()
+        if self._type == "ee_delta":
+            own = self._ee_action(old, self._pose, wanted, self._pose_of(wanted))
+            own = _slower(own, np.array([name != "gripper" for name in self._names]))
+        else:
+            own = self._own_joint_action(old, wanted)
+        return self.step(q_measured, own)
+
     def _own_ee(self, action: np.ndarray) -> np.ndarray:
         """Return the contract's action [A] (ee_delta) nearest to an action of its `motion`."""
         if self.contract.action == self.contract.motion:
@@ -146,7 +171,10 @@ class ArmController:
         """Return the contract's action [A] (joint types) nearest to an action of its `motion`."""
         old, hand = self.hold(), self._hand
         hand._target, hand._pose = old, hand._pose_of(old)
-        target = hand.step(q_measured, action).target
+        return self._own_joint_action(old, hand.step(q_measured, action).target)
+
+    def _own_joint_action(self, old: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return the contract's action [A] (joint types) that comes nearest to leading from old to target."""
         if self._type == "joint_position":
             return self._joint_action(old, target)
         return _slower((target - old)[self._index] / self._scale, self._index != self._gripper)

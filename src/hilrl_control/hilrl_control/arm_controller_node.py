@@ -87,7 +87,7 @@ class ArmControllerNode(Node):
             result = self.arm.still()
         report = Action(
             header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller,
-            space=Action.CONTRACT, action=floats(result.action), policy_version=msg.policy_version,
+            device=msg.device, space=Action.CONTRACT, action=floats(result.action), policy_version=msg.policy_version,
         )  # fmt: skip
         point = JointTrajectoryPoint(positions=result.target.tolist())
         point.time_from_start.nanosec = to_time(round(1e9 / self.contract.control_rate)).nanosec
@@ -104,6 +104,8 @@ class ArmControllerNode(Node):
             return self.arm.still()
         if msg.space == Action.EE_DELTA:
             return self.arm.move(measured, np.array(msg.action))
+        if msg.space == Action.JOINT_POSITION:
+            return self.arm.follow(measured, np.array(msg.action))
         return self.arm.step(measured, np.array(msg.action))
 
     def send(self, report: Action, trajectory: JointTrajectory) -> None:

@@ -1,8 +1,8 @@
-"""Who drives: the policy, or the person while the dead-man button is held."""
+"""Who drives: the policy, or the person while the dead-man of a device is held."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hilrl_msgs.msg import Action
 
@@ -12,6 +12,9 @@ from hilrl_ros.messages import nanoseconds
 @dataclass
 class Mux:
     """Chooses the executed action of each step.
+
+    Of several devices (gamepad, keyboard, leader arm) the one whose dead-man was held first drives, until it is
+    let go.
 
     Attributes:
         exact: Wait for the person's reading made for the step's own observation (simulation in lockstep);
@@ -25,7 +28,8 @@ class Mux:
     person_allowed: bool = True
     policy: Action | None = None
     person: Action | None = None
-    person_seen_ns: int = 0
+    # newest reading of each device whose dead-man is held, and when it came; who took over first stands first
+    held: dict[str, tuple[Action, int]] = field(default_factory=dict)
 
     def on_policy(self, msg: Action, now_ns: int) -> Action | None:
         """Take the policy's action for a step; return what shall be executed if that is known already."""
@@ -34,25 +38,38 @@ class Mux:
 
     def on_person(self, msg: Action, now_ns: int) -> Action | None:
         """Take a reading of the person's device; return what shall be executed if a step waited for it."""
-        self.person, self.person_seen_ns = msg, now_ns
+        self.person = msg
+        if msg.controller == Action.PERSON:
+            self.held[msg.device] = (msg, now_ns)
+        else:
+            self.held.pop(msg.device, None)
         return self._decide(now_ns) if self.exact else None
 
     def _decide(self, now_ns: int) -> Action | None:
-        policy, person = self.policy, self.person
+        policy = self.policy
         if policy is None:
             return None
-        if self.exact:
-            # equal, not newer: a restarted simulator sets the clock back, and older readings would count
-            if person is None or nanoseconds(person.header.stamp) != nanoseconds(policy.header.stamp):
-                return None
-            fresh = True
-        else:
-            fresh = person is not None and now_ns - self.person_seen_ns <= self.timeout_ns
+        stamp = nanoseconds(policy.header.stamp)
+        # equal, not newer: a restarted simulator sets the clock back, and older readings would count
+        if self.exact and (self.person is None or nanoseconds(self.person.header.stamp) != stamp):
+            return None
         self.policy = None
-        if fresh and self.person_allowed and person.controller == Action.PERSON:
-            out = Action(controller=Action.PERSON, space=person.space, action=person.action)
+        person = self._driving(stamp, now_ns)
+        if person is not None and self.person_allowed:
+            out = Action(
+                controller=Action.PERSON, device=person.device, space=person.space, action=person.action
+            )
         else:
             out = Action(controller=Action.POLICY, space=policy.space, action=policy.action)
         out.header, out.episode, out.step = policy.header, policy.episode, policy.step
         out.policy_version = policy.policy_version
         return out
+
+    def _driving(self, stamp_ns: int, now_ns: int) -> Action | None:
+        """Return the reading of the device that drives at a step; a device whose reading is old has let go."""
+        self.held = {
+            device: (msg, seen)
+            for device, (msg, seen) in self.held.items()
+            if (nanoseconds(msg.header.stamp) == stamp_ns if self.exact else now_ns - seen <= self.timeout_ns)
+        }
+        return next((msg for msg, _ in self.held.values()), None)

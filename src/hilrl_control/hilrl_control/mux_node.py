@@ -1,4 +1,4 @@
-"""Intervention mux node: forwards the policy's action, or the person's while the dead-man button is held."""
+"""Intervention mux node: forwards the policy's action, or the person's while the dead-man of a device is held."""
 
 import time
 from dataclasses import dataclass

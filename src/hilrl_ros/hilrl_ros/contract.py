@@ -114,6 +114,8 @@ class Contract:
         box_min: Lower bounds of the tip in base_frame, m.
         box_max: Upper bounds of the tip in base_frame, m.
         home: Joint positions (rad) in the order of `joints`.
+        joint_limits: Lower and upper limit (rad) of each joint in the order of `joints`, within the model's; None
+            leaves the model's.
         sim: What only a simulator needs (servos, collision, cameras, grasp); see `hilrl_sim.scene`. No
             part of the contract proper: neither `to_dict` nor the hash knows it.
     """
@@ -131,6 +133,7 @@ class Contract:
     box_min: tuple[float, float, float]
     box_max: tuple[float, float, float]
     home: tuple[float, ...]
+    joint_limits: tuple[tuple[float, float], ...] | None = None
     sim: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -147,6 +150,8 @@ class Contract:
         """Plain dict (YAML and JSON types only) of the whole contract, as checkpoints carry it."""
         data = json.loads(json.dumps(dataclasses.asdict(self)))
         del data["sim"]
+        if self.joint_limits is None:
+            del data["joint_limits"]
         return data
 
     def hash(self) -> str:
@@ -255,6 +260,7 @@ def contract_from_dict(data: dict[str, Any]) -> Contract:
         box_min=tuple(d["box_min"]),
         box_max=tuple(d["box_max"]),
         home=tuple(d["home"]),
+        joint_limits=tuple(tuple(pair) for pair in d["joint_limits"]) if "joint_limits" in d else None,
     )
 
 
@@ -409,12 +415,28 @@ def _motion(where: str, raw: Any, action: ActionSpace, joints: tuple[str, ...]) 
     return _action(f"{where}.motion", {"type": "ee_delta", "scale": raw}, joints)
 
 
+def _joint_limits(
+    where: str, raw: Any, joints: tuple[str, ...], home: dict[str, Any]
+) -> tuple[tuple[float, float], ...]:
+    check_keys(where, raw, joints)
+    out = []
+    for joint in joints:
+        pair = raw[joint]
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ContractError(f"{where}.{joint}: is {pair!r}, expected [lowest, highest] in rad")
+        low, high = (_number(f"{where}.{joint}", value, -7.0, 7.0) for value in pair)
+        if not low <= home[joint] <= high or low == high:
+            raise ContractError(f"{where}.{joint}: is {pair}, expected to hold the home pose's {home[joint]}")
+        out.append((low, high))
+    return tuple(out)
+
+
 def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: str) -> Contract:
     keys = (
         "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
         "state", "cameras", "action", "box", "home",
     )  # fmt: skip
-    check_keys(file, raw, keys, ("motion", "sim"))
+    check_keys(file, raw, keys, ("motion", "joint_limits", "sim"))
     check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
     if not _is_names(raw["joints"]):
         raise ContractError(f"{file}.joints: is {raw['joints']!r}, expected a list of unique joint names")
@@ -462,6 +484,9 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         box_min=tuple(float(v) for v in low),
         box_max=tuple(float(v) for v in high),
         home=tuple(_number(f"{file}.home.{j}", raw["home"][j], -7.0, 7.0) for j in joints),
+        joint_limits=_joint_limits(f"{file}.joint_limits", raw["joint_limits"], joints, raw["home"])
+        if "joint_limits" in raw
+        else None,
         sim=_mapping(f"{file}.sim", raw.get("sim", {})),
     )
 

@@ -162,7 +162,7 @@ class Kinematics:
     Not thread-safe: every node owns one.
 
     Attributes:
-        joint_limits: Lower and upper limit of each joint [n, 2], rad.
+        joint_limits: Lower and upper limit of each joint [n, 2], rad: the model's, narrowed by the contract's.
         arm: Indices of the joints that inverse kinematics moves (all but the gripper) [n - 1].
     """
 
@@ -189,6 +189,9 @@ class Kinematics:
         self._base = self.model.body(contract.model.base_frame).id
         limited = self.model.jnt_limited[ids].astype(bool)[:, None]
         self.joint_limits = np.where(limited, self.model.jnt_range[ids], [-UNLIMITED, UNLIMITED])
+        if contract.joint_limits is not None:
+            low, high = np.array(contract.joint_limits).T
+            self.joint_limits = np.clip(self.joint_limits, low[:, None], high[:, None])
         self.arm = np.array([i for i, name in enumerate(contract.joints) if name != contract.gripper_joint])
         self._dofs = self.model.jnt_dofadr[ids][self.arm]
         self._jac = np.zeros((6, self.model.nv))

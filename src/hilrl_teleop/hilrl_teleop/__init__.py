@@ -1,1 +1,1 @@
-"""What a person holds: the gamepad."""
+"""What a person holds: gamepad, keyboard, leader arm."""

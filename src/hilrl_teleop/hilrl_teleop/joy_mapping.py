@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hilrl_ros.contract import EE_AXES, ContractError, check_keys, read_yaml
-
-EVENTS = ("success", "failure", "discard", "pause")
+from hilrl_teleop.readings import EVENTS
 
 
 def _index(where: str, value: object) -> int:
@@ -50,7 +49,7 @@ class JoyMapping:
         deadzone = raw["deadzone"]
         if isinstance(deadzone, bool) or not isinstance(deadzone, int | float) or not 0 <= deadzone < 1:
             raise ContractError(f"{path.name}.deadzone: is {deadzone!r}, expected a number from 0 to below 1")
-        check_keys(f"{path.name}.events", raw["events"], (), EVENTS)
+        check_keys(f"{path.name}.events", raw["events"], (), tuple(EVENTS))
         check_keys(f"{path.name}.axes", raw["axes"], (), EE_AXES[:-1])
         axes = {}
         for name, axis in raw["axes"].items():

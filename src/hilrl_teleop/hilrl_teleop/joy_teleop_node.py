@@ -5,19 +5,13 @@ from dataclasses import dataclass
 from hilrl_msgs.msg import Action, OperatorEvent
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
 
 from hilrl_ros import qos
 from hilrl_ros.contract import find_config
-from hilrl_ros.messages import floats
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 from hilrl_teleop.joy_mapping import JoyMapping
-
-_EVENTS = {
-    "success": OperatorEvent.SUCCESS,
-    "failure": OperatorEvent.FAILURE,
-    "discard": OperatorEvent.DISCARD,
-    "pause": OperatorEvent.PAUSE,
-}
+from hilrl_teleop.readings import event, reading
 
 
 @dataclass
@@ -25,18 +19,30 @@ class JoyTeleopParams:
     """Parameters of the joy teleop."""
 
     mapping: str = param("game_controller", "Gamepad mapping: a name from config/gamepads or a path")
+    drives: str = param(
+        "tip",
+        "What is taken over: the tip, moved by the sticks, or a leader arm, which gets the dead-man on teleop/deadman",
+        choices=("tip", "leader"),
+    )
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
 class JoyTeleopNode(Node):
-    """Subscribes to `joy`, publishes `teleop/action` for each reading and `operator_event` for each press."""
+    """Subscribes to `joy`, publishes `teleop/action` for each reading and `operator_event` for each press.
+
+    Where it drives a leader arm, it publishes `teleop/deadman` instead of `teleop/action`.
+    """
 
     def __init__(self):
         super().__init__("joy_teleop")
         params = declare(self, JoyTeleopParams)
         self.mapping = JoyMapping.load(find_config("gamepads", params.mapping))
         self.buttons: list[int] | None = None
-        self.actions = self.create_publisher(Action, "teleop/action", qos.STEP)
+        self.drives = params.drives
+        if self.drives == "tip":
+            self.actions = self.create_publisher(Action, "teleop/action", qos.STEP)
+        else:
+            self.deadman = self.create_publisher(Bool, "teleop/deadman", qos.STEP)
         self.events = self.create_publisher(OperatorEvent, "operator_event", qos.STEP)
         self.create_subscription(Joy, "joy", self.on_joy, qos.STEP)
         ask_for_realtime(self, params.realtime)
@@ -48,13 +54,13 @@ class JoyTeleopNode(Node):
         except ValueError as e:
             self.get_logger().error(str(e), throttle_duration_sec=5.0)
             return
-        for event in self.mapping.pressed(self.buttons, msg.buttons):
-            self.events.publish(OperatorEvent(header=msg.header, event=_EVENTS[event]))
+        for name in self.mapping.pressed(self.buttons, msg.buttons):
+            self.events.publish(event(msg.header.stamp, name))
         self.buttons = list(msg.buttons)
-        controller = Action.PERSON if held else Action.NOBODY
-        self.actions.publish(
-            Action(header=msg.header, controller=controller, space=Action.EE_DELTA, action=floats(motion))
-        )
+        if self.drives == "tip":
+            self.actions.publish(reading(self.get_name(), msg.header.stamp, held, motion))
+        else:
+            self.deadman.publish(Bool(data=held))
 
 
 def main() -> None:

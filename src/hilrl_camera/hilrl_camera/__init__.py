@@ -1,0 +1,1 @@
+"""USB cameras: the newest frame (capture), and the node that publishes it (camera_node)."""
