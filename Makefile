@@ -6,16 +6,19 @@ VENV := .venv/bin
 # Only variables that are set are passed on, the launch file has the defaults.
 SIM_ARGUMENTS = $(if $(TASK),task:=$(TASK)) $(if $(AGENT),agent:=$(AGENT)) $(if $(SEED),seed:=$(SEED)) $(ARGS)
 
-.PHONY: help setup sim test lint docs clean
+.PHONY: help setup sim real-emulated test lint docs clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## set up or update the environment in .venv
 	@$(PYTHON) tools/setup.py
 
 sim: setup ## train the SO-101 in simulation: make sim TASK=pick_cube AGENT=sac SEED=0
 	@$(VENV)/hilrl launch sim $(SIM_ARGUMENTS)
+
+real-emulated: setup ## train through driver, serial port and emulated servos, in real time
+	@$(VENV)/hilrl launch real_so101 port:=emulated operator:=scripted $(SIM_ARGUMENTS)
 
 test: setup ## run the tests: make test TESTS=test/cli
 	@. .venv/setup.bash && python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)

@@ -3,7 +3,7 @@ from setuptools import find_packages, setup
 setup(
     name="hilrl_control",
     version="0.1.0",
-    description="What may reach the arm: intervention mux and arm controller.",
+    description="What may reach the arm: intervention mux, arm controller, reset.",
     maintainer="hilrl developers",
     maintainer_email="maintainers@hilrl.org",
     license="Apache-2.0",
@@ -18,6 +18,7 @@ setup(
         "console_scripts": [
             "mux = hilrl_control.mux_node:main",
             "arm_controller = hilrl_control.arm_controller_node:main",
+            "reset = hilrl_control.reset_node:main",
         ],
     },
 )

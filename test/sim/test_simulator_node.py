@@ -44,9 +44,12 @@ class Rig:
         self.graph.until(future.done)
         stamp = nanoseconds(future.result().stamp)
         assert future.result().success
-        self.graph.until(lambda: self.joints and self.now == stamp and self.cubes[-1:])
-        self.graph.until(lambda: nanoseconds(self.cubes[-1].header.stamp) == stamp)
-        return self.joints[-1], self.cubes[-1]
+
+        def of_start(messages):  # in real time newer ones may have come already
+            return [m for m in messages if nanoseconds(m.header.stamp) == stamp]
+
+        self.graph.until(lambda: of_start(self.joints) and of_start(self.cubes))
+        return of_start(self.joints)[-1], of_start(self.cubes)[-1]
 
     def trajectory(self, positions, stamp_ns, names=CONTRACT.joints):
         point = JointTrajectoryPoint(positions=[float(v) for v in positions])

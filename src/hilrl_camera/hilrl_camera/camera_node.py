@@ -26,7 +26,7 @@ class CameraParams:
     device: str = param(
         "/dev/video0",
         "Path of the camera, best one of /dev/v4l/by-id, which stays; or its number as text; a video file is played in "
-        "a loop",
+        "a loop. Or name=path of several cameras, of which this one is the one named as `camera`",
     )
     width: int = param(640, "Width asked for", unit="pixels", bounds=(16, 8192))
     height: int = param(480, "Height asked for", unit="pixels", bounds=(16, 8192))
@@ -49,7 +49,8 @@ class CameraNode(Node):
         self.params = params = declare(self, CameraParams)
         if len(params.fourcc) != 4:
             raise UserError(f"parameter 'fourcc' is '{params.fourcc}', expected four letters such as MJPG")
-        self.path = device_path(params.device)
+        device = own_device(params.device, params.camera)
+        self.path = device_path(device)
         self.frame_id = f"{params.camera}_optical_frame"
         self.info = load_camera_info(Path(params.camera_info)) if params.camera_info else None
         self.images = self.create_publisher(Image, f"{params.camera}/image_raw", qos.SENSOR)
@@ -62,7 +63,7 @@ class CameraNode(Node):
         # the capture's thread only leaves the frame here: publishing stays in the executor's
         self.arrived = self.create_guard_condition(self.publish)
         self.capture = Capture(
-            params.device,
+            device,
             params.width,
             params.height,
             params.rate,
@@ -126,6 +127,21 @@ class CameraNode(Node):
     def close(self) -> None:
         """Stop the capture."""
         self.capture.close()
+
+
+def own_device(device: str, camera: str) -> str:
+    """Return a camera's path out of `name=path` words; a text without them is the path itself.
+
+    Raises:
+        UserError: The words do not name the camera.
+    """
+    words = device.split()
+    if not all("=" in word and not word.startswith("/") for word in words):
+        return device
+    pairs = dict(word.split("=", 1) for word in words)
+    if camera not in pairs:
+        raise UserError(f"parameter 'device' is '{device}', it has no {camera}=path")
+    return pairs[camera]
 
 
 def load_camera_info(path: Path) -> CameraInfo:

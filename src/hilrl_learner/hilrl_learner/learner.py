@@ -103,7 +103,8 @@ class Learner:
                 raise BagError(
                     f"{path}: {len(steps)} of {info.steps} steps are whole; the bag lacks messages"
                 )
-            episodes.append(steps)
+            # before a person takes hold of the device, and after letting go, nothing is shown
+            episodes.append([step for step in steps if step.executed.controller == Action.PERSON])
         seq = -sum(len(steps) for steps in episodes)
         total = -seq
         for number, steps in enumerate(episodes):

@@ -21,7 +21,8 @@ class Executor(SingleThreadedExecutor):
     rclpy's own executor makes a new wait set of all entities for each callback, wraps the callback in coroutines and
     wakes itself twice after it. In a ring of seven processes that was three times the CPU per message. This one
     keeps its wait set, leaves what is rare out of it for moments, and calls subscriptions itself. Whatever else is
-    ready (timer, service, client, guard condition, QoS event, a coroutine) is left to rclpy's `spin_once`.
+    ready (timer, service, client, guard condition, QoS event, a coroutine) is left to rclpy's `spin_once`. Callback
+    groups count only there: a message does not wait for a coroutine of its group.
     """
 
     def __init__(self, **kwargs):

@@ -172,6 +172,7 @@ class Kinematics:
         Raises:
             ContractError: The URDF is not found, or lacks a joint or frame that the contract names.
         """
+        self.contract = contract
         self.model = arm_spec(contract.model, meshes=False).compile()
         self.data = mujoco.MjData(self.model)
         joints = [self.model.joint(i).name for i in range(self.model.njnt)]
@@ -257,6 +258,18 @@ class Kinematics:
             error[3:] = rotation_vector(target_R @ R.T)
             J = self._jacobian() * weight[:, None]
             q[self.arm] = self._damped_step(J, weight * error, q[self.arm], damping)
+        return q
+
+    def near_home(self, spread: float, rng: np.random.Generator) -> np.ndarray:
+        """Draw joint positions [n] whose tip is within `spread` (m) of the home pose's and in the box, turned alike."""
+        q = np.array(self.contract.home)
+        pos, R = self.forward(q)
+        target = pos + rng.uniform(-spread, spread, 3)
+        target = np.clip(target, self.contract.box_min, self.contract.box_max)
+        for _ in range(10):  # in steps that inverse kinematics is meant for
+            step = target - self.forward(q)[0]
+            way = step * min(1.0, 0.01 / max(np.linalg.norm(step), 1e-9))
+            q = self.step_ik(q, target - step + way, R)
         return q
 
     def _damped_step(self, J: np.ndarray, error: np.ndarray, q: np.ndarray, damping: float) -> np.ndarray:

@@ -4,7 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from hilrl_msgs.msg import Episode, Observation
+from hilrl_msgs.msg import Episode, Observation, ResetStatus
+from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
@@ -14,6 +15,8 @@ from hilrl_ros.messages import floats
 from hilrl_ros.node import UserError, declare, param, run
 from hilrl_sim.expert import Operator
 from hilrl_teleop.joy_mapping import JoyMapping
+
+_LOOK_S = 0.1  # between two looks whether things wait to be put in place
 
 
 @dataclass
@@ -27,7 +30,11 @@ class OperatorParams:
 
 
 class OperatorNode(Node):
-    """Sees `observation`, holds a gamepad: publishes one `joy` reading for each observation."""
+    """Sees `observation`, holds a gamepad: publishes one `joy` reading for each observation.
+
+    Where a reset waits for a person (`reset_status`), puts the things of the emulated arm's table in place
+    (`reset_scene`) and presses pause, which starts the episode.
+    """
 
     def __init__(self):
         super().__init__("operator")
@@ -47,6 +54,10 @@ class OperatorNode(Node):
         self.publisher = self.create_publisher(Joy, "joy", qos.STEP)
         self.create_subscription(Observation, "observation", self.on_observation, qos.STEP)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
+        self.create_subscription(ResetStatus, "reset_status", self.on_reset_status, qos.LATCHED)
+        self.scene = self.create_client(Reset, "reset_scene")
+        self.to_place: ResetStatus | None = None
+        self.create_timer(_LOOK_S, self.place)
 
     def on_episode(self, msg: Episode) -> None:
         """Prepare for an episode."""
@@ -60,6 +71,23 @@ class OperatorNode(Node):
         if self.early:
             early, self.early = self.early, None
             self.on_observation(early)
+
+    def on_reset_status(self, msg: ResetStatus) -> None:
+        """Note for which episode a reset waits."""
+        self.to_place = msg if msg.state == ResetStatus.WAITING else None
+
+    def place(self) -> None:
+        """Put things in place for the episode that waits, then start it."""
+        if self.to_place and self.scene.service_is_ready():
+            request = Reset.Request(episode=self.to_place.episode, seed=self.to_place.seed)
+            self.to_place = None
+            self.scene.call_async(request).add_done_callback(lambda _: self.press("pause"))
+
+    def press(self, event: str) -> None:
+        """Press a button of the pad and let go of it."""
+        for pressed in (event, ""):
+            axes, buttons = self.mapping.write(False, np.zeros(len(EE_AXES)), pressed)
+            self.publisher.publish(Joy(axes=floats(axes), buttons=buttons))
 
     def on_observation(self, msg: Observation) -> None:
         """Look, decide, press."""

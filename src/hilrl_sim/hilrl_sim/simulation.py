@@ -60,7 +60,8 @@ class Simulation:
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
         self._place_all(rng)
-        self._target, self._ramp = self._start(rng), 0  # set-point's goal, physics steps left to it
+        spread = float(self.task.scene.get("home_spread", 0.0))
+        self._target, self._ramp = self.kinematics.near_home(spread, rng), 0  # set-point's goal, steps to it
         self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
         mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
         self.data.time = 0.0
@@ -75,18 +76,6 @@ class Simulation:
         for name, item in self._objects.items():
             x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
             self._place(name, np.array([x, y, z]), yaw)
-
-    def _start(self, rng: np.random.Generator) -> np.ndarray:
-        q = np.array(self.contract.home)
-        spread = float(self.task.scene.get("home_spread", 0.0))
-        pos, R = self.kinematics.forward(q)
-        target = pos + rng.uniform(-spread, spread, 3)
-        target = np.clip(target, self.contract.box_min, self.contract.box_max)
-        for _ in range(10):  # from home every time, in steps that inverse kinematics is meant for
-            here, _R = self.kinematics.forward(q)
-            step = target - here
-            q = self.kinematics.step_ik(q, here + step * min(1.0, 0.01 / max(np.linalg.norm(step), 1e-9)), R)
-        return q
 
     def _place(self, name: str, pos: np.ndarray, yaw: float) -> None:
         pos = self._base_pos + self._base_R @ pos

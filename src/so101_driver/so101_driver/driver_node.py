@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ class DriverParams:
     calibration: str = param(
         "so101_follower",
         "Calibration: the name that LeRobot keeps it under (robot.id), or a path to a JSON file",
+    )
+    calibration_wait: float = param(
+        0.0, "How long to wait for a calibration file that is not there yet", unit="s", bounds=(0.0, 60.0)
     )
     write_calibration: bool = param(False, "Write the calibration to servos that hold another one")
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
@@ -115,12 +119,7 @@ class DriverNode(LifecycleNode):
                 f"parameter 'joint_names' is {self.names}, expected {len(contract.joints)} different names for "
                 f"{', '.join(contract.joints)}"
             )
-        found = self.load_calibration().joints
-        if set(found) != set(contract.joints):
-            raise UserError(
-                f"the calibration has joints {', '.join(found)}, expected {', '.join(contract.joints)}"
-            )
-        self.calibration = Calibration({joint: found[joint] for joint in contract.joints})
+        self.calibration = self.load_calibration(contract.joints)
         self.limits = Kinematics(contract).joint_limits
         self.thresholds = Thresholds(
             contract.max_joint_speed, params.watchdog, params.temperature_warn, params.temperature_critical,
@@ -149,10 +148,21 @@ class DriverNode(LifecycleNode):
         self.starter = self.create_timer(0.1, self.start) if params.autostart else None
         ask_for_realtime(self, params.realtime)
 
-    def load_calibration(self) -> Calibration:
-        """Return the calibration that the parameter names."""
-        name = self.params.calibration
-        return Calibration.load(name) if name.endswith(".json") else Calibration.find(name)
+    def load_calibration(self, joints: tuple[str, ...]) -> Calibration:
+        """Return the calibration that the parameter names, in the order of the joints.
+
+        Raises:
+            CalibrationError: It is not there, or is damaged.
+            UserError: It is of other joints.
+        """
+        name, waited_until = self.params.calibration, time.monotonic() + self.params.calibration_wait
+        # an emulated arm that was started together with this node is still writing it
+        while name.endswith(".json") and not os.path.exists(name) and time.monotonic() < waited_until:
+            time.sleep(0.1)
+        found = (Calibration.load(name) if name.endswith(".json") else Calibration.find(name)).joints
+        if set(found) != set(joints):
+            raise UserError(f"the calibration has joints {', '.join(found)}, expected {', '.join(joints)}")
+        return Calibration({joint: found[joint] for joint in joints})
 
     # --- lifecycle ---
 

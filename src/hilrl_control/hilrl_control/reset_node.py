@@ -1,0 +1,167 @@
+"""Reset node: brings a real arm to the start of an episode, and waits until a person has put things in place."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from hilrl_msgs.msg import OperatorEvent, ResetStatus
+from hilrl_msgs.srv import Reset
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_ros.kinematics import Kinematics
+from hilrl_ros.messages import joint_vector, to_time
+from hilrl_ros.node import ask_for_realtime, declare, param, run
+
+_TICK = 0.05  # s between two targets: when this node dies, the driver's watchdog stops the arm
+_AHEAD = 0.1  # s that a target lies ahead, so that the arm moves on smoothly
+_NEAR = 0.1  # rad; servos sag, and what counts is that the arm came
+_LATE = 3.0  # s that the arm may need longer than its path
+
+
+@dataclass
+class ResetParams:
+    """Parameters of the reset."""
+
+    robot: str = param("so101", "Robot contract: a name from config/robots or a path")
+    task: str = param("pick_cube", "Task: a name from config/tasks or a path")
+    start: str = param(
+        "button",
+        "What starts the episode once the arm is home: the person's pause button, or a timer",
+        choices=("button", "timer"),
+    )
+    wait: float = param(3.0, "How long the timer waits", unit="s", bounds=(0.0, 3600.0))
+    speed: float = param(0.8, "Speed of the fastest joint on the way home", unit="rad/s", bounds=(0.05, 3.0))
+    realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
+
+
+class Path:
+    """A straight line in joint space, with a soft start and end.
+
+    Args:
+        start: Joint positions [n], rad.
+        end: Joint positions [n], rad.
+        speed: Of the joint with the longest way, at its fastest, rad/s.
+    """
+
+    def __init__(self, start: np.ndarray, end: np.ndarray, speed: float):
+        self.start, self.end = np.array(start, float), np.array(end, float)
+        # half a cosine is at most π/2 times as fast as it is on average
+        self.duration = max(float(np.abs(self.end - self.start).max()) / speed * np.pi / 2, _TICK)
+
+    def at(self, seconds: float) -> np.ndarray:
+        """Return the joint positions [n] after some time; the end for ever after it."""
+        share = min(max(seconds / self.duration, 0.0), 1.0)
+        return self.start + (self.end - self.start) * (1 - np.cos(np.pi * share)) / 2
+
+
+class ResetNode(Node):
+    """Serves `reset_episode`: leads the arm home, at a random offset inside the box, and answers when all is ready.
+
+    Publishes `trajectory_controller/joint_trajectory` and, latched, `reset_status`. The offset is drawn from the
+    request's seed, within the task's `home_spread`.
+    """
+
+    def __init__(self):
+        super().__init__("reset")
+        self.params = declare(self, ResetParams)
+        self.contract, task = load_contract(self.params.robot, self.params.task)
+        self.kinematics = Kinematics(self.contract)
+        self.spread = float(task.scene.get("home_spread", 0.0))
+        self.arm = [i for i, name in enumerate(self.contract.joints) if name != self.contract.gripper_joint]
+        self.joints: np.ndarray | None = None
+        self.status = ResetStatus(state=ResetStatus.READY)
+        self.path: Path | None = None
+        self.since = 0.0
+        self.done: Future | None = None  # its result: why the arm is not home, empty if it is
+        self.targets = self.create_publisher(
+            JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
+        )
+        self.publisher = self.create_publisher(ResetStatus, "reset_status", qos.LATCHED)
+        self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
+        self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
+        # a group of its own: in the node's group nothing else would run until the answer is given
+        group = ReentrantCallbackGroup()
+        self.create_service(Reset, "reset_episode", self.on_reset, callback_group=group)
+        self.create_timer(_TICK, self.tick)
+        ask_for_realtime(self, self.params.realtime)
+
+    def on_joints(self, msg: JointState) -> None:
+        """Note where the arm is."""
+        try:
+            self.joints = joint_vector(msg, self.contract.joints)
+        except ValueError as error:
+            self.get_logger().error(f"joint_states: {error}", throttle_duration_sec=5.0)
+
+    async def on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
+        """Answer when the episode may begin; asked again about the same episode, both get the same answer."""
+        if self.joints is None:
+            response.message = "no joint_states yet: is the driver up?"
+            return response
+        if self.done is None or self.done.done() or self.status.episode != request.episode:
+            if self.done is not None and not self.done.done():
+                self.done.set_result(f"episode {request.episode} was asked for meanwhile")
+            home = self.kinematics.near_home(self.spread, np.random.default_rng(request.seed))
+            self.path, self.since = Path(self.joints, home, self.params.speed), time.monotonic()
+            self.done = Future()
+            self.status = ResetStatus(episode=request.episode, seed=request.seed)
+            self.enter(ResetStatus.MOVING)
+        response.message = await self.done
+        response.success = not response.message
+        response.stamp = self.get_clock().now().to_msg()
+        return response
+
+    def enter(self, state: int) -> None:
+        """Note and tell how far the reset is."""
+        self.status.state = state
+        self.publisher.publish(self.status)
+
+    def tick(self) -> None:
+        """Move on along the path; see whether the arm has come, and whether the timer has run down."""
+        elapsed = time.monotonic() - self.since
+        if self.status.state == ResetStatus.MOVING and self.path is not None:
+            self.send(self.path.at(elapsed + _AHEAD))
+            off = np.abs(self.joints - self.path.end)[self.arm]
+            if elapsed >= self.path.duration and off.max() < _NEAR:
+                self.since = time.monotonic()
+                self.enter(ResetStatus.WAITING)
+                if self.params.start == "button":
+                    self.get_logger().info("the arm is home: put things in place, then press pause to start")
+            elif elapsed > self.path.duration + _LATE:
+                joint = self.contract.joints[self.arm[int(off.argmax())]]
+                self.finish(f"the arm did not come home: {joint} is {off.max():.2f} rad away")
+        elif self.status.state == ResetStatus.WAITING:
+            if self.params.start == "timer" and elapsed >= self.params.wait:
+                self.finish("")
+
+    def on_event(self, msg: OperatorEvent) -> None:
+        """Start the episode where the arm waits for the person."""
+        waits = self.status.state == ResetStatus.WAITING and self.params.start == "button"
+        if waits and msg.event == OperatorEvent.PAUSE:
+            self.finish("")
+
+    def finish(self, problem: str) -> None:
+        """Answer the service call."""
+        self.enter(ResetStatus.READY)
+        self.done.set_result(problem)
+
+    def send(self, target: np.ndarray) -> None:
+        """Publish one joint target."""
+        ahead = to_time(round(_AHEAD * 1e9))
+        point = JointTrajectoryPoint(positions=target.tolist())
+        point.time_from_start.sec, point.time_from_start.nanosec = ahead.sec, ahead.nanosec
+        msg = JointTrajectory(joint_names=list(self.contract.joints), points=[point])
+        msg.header.stamp = self.get_clock().now().to_msg()
+        self.targets.publish(msg)
+
+
+def main() -> None:
+    """Run the node."""
+    run(ResetNode)
