@@ -94,6 +94,18 @@ launch:
     assert (result, type(result)) == (value, type(value))
 
 
+@pytest.mark.parametrize(
+    ("on_stderr", "value", "printed"),
+    [("ignore", "out", ""), ("capture", "outerr", ""), ("warn", "out", "writes to stderr: err\n")],
+)
+def test_a_commands_stderr(demo, tmp_path, capsys, on_stderr, value, printed):
+    command = f"$(command 'sh -c \\\"printf out; printf err >&2\\\"' {on_stderr})"
+    text = f'launch:\n- node: {{pkg: demo, exec: plain, param: [{{name: p, value: "{command}"}}]}}\n'
+    (process,) = load(tmp_path, text)
+    assert parameters(process) == {"p": value}
+    assert capsys.readouterr().err.endswith(printed)
+
+
 def test_processes_of_one_name_are_told_apart(demo, tmp_path):
     node = "- node: {pkg: demo, exec: plain}\n"
     assert [p.name for p in load(tmp_path, f"launch:\n{node * 3}")] == ["plain", "plain-2", "plain-3"]
@@ -180,6 +192,23 @@ def test_arguments_of_included_files_are_declared(demo):
         (
             "let: {name: x, value: $(env HILRL_TEST_NOT_SET)}",
             r":2: the environment has no 'HILRL_TEST_NOT_SET'",
+        ),
+        (
+            "let: {name: x, value: $(command nowhere)}",
+            r":2: '\$\(command nowhere\)' cannot run: .*No such file",
+        ),
+        ("let: {name: x, value: $(command false)}", r":2: '\$\(command false\)' ends with code 1"),
+        (
+            'let: {name: x, value: "$(command \'sh -c \\"echo so >&2; exit 3\\"\' ignore)"}',
+            r":2: '\$\(command .*\)' ends with code 3: so",
+        ),
+        (
+            'let: {name: x, value: "$(command \'sh -c \\"echo so >&2\\"\')"}',
+            r":2: '\$\(command .*\)' writes to stderr: so",
+        ),
+        (
+            "let: {name: x, value: $(command true loud)}",
+            r":2: .* stderr cannot be 'loud'; Allowed: capture, fail, ignore, warn\.",
         ),
         ("include: {file: $(dirname)/none.yaml}", r":2: launch file '\S+none.yaml' does not exist"),
         (

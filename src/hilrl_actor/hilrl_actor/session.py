@@ -13,14 +13,8 @@ from typing import Any
 
 from hilrl_msgs.msg import Episode
 
-PHASE_NAMES = {
-    "demonstrate": Episode.DEMONSTRATE,
-    "pretrain": Episode.PRETRAIN,
-    "baseline": Episode.BASELINE,
-    "train": Episode.TRAIN,
-    "evaluate": Episode.EVALUATE,
-    "showcase": Episode.SHOWCASE,
-}
+from hilrl_ros.messages import PHASE_NAMES
+
 PLANS = {
     "record": ("demonstrate",),
     "learn": ("demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase"),

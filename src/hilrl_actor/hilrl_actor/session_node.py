@@ -11,9 +11,10 @@ from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 
 from hilrl_actor.curves import draw, read_curve
-from hilrl_actor.session import PHASE_NAMES, PLANS, Goals, Session, write_json
+from hilrl_actor.session import PLANS, Goals, Session, write_json
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
+from hilrl_ros.messages import CONTROLLER_NAMES, PHASE_NAMES
 from hilrl_ros.metrics import EventLog
 from hilrl_ros.node import UserError, declare, param, run
 
@@ -21,7 +22,6 @@ from hilrl_ros.node import UserError, declare, param, run
 _SETTLE_S = 2.0
 _RECORDING_S = 5.0
 _STATUS_S = 0.5
-_CONTROLLERS = {Action.POLICY: "policy", Action.PERSON: "person", Action.NOBODY: "nobody"}
 
 
 @dataclass
@@ -347,7 +347,7 @@ class SessionNode(Node):
                 "evaluation": session.eval_rate(),
                 "baseline": [r.success for r in session.of_phase("baseline")],
                 "recent": [[r.success, r.autonomous] for r in session.of_phase("train")[-session.goals.window :]],
-                "control": _CONTROLLERS[controller] if self.stage == "episode" else "nobody",
+                "control": CONTROLLER_NAMES[controller] if self.stage == "episode" else "nobody",
                 "learner_state": int(self.learner.state),
                 "updates_per_s": round(self.learner.updates_per_s, 1),
                 "wall_s": round(time.monotonic() - session.started, 1),

@@ -11,6 +11,8 @@ import math
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -181,6 +183,31 @@ def _find_package(find: Callable[[str], str]) -> Callable[[Scope, str], str]:
     return perform
 
 
+_ON_STDERR = ("fail", "ignore", "warn", "capture")
+
+
+def _command(scope: Scope, command: str, on_stderr: str = "fail") -> str:
+    """Standard output of a command, as it is; by default a command that writes to stderr fails, as in ROS 2."""
+    if on_stderr not in _ON_STDERR:
+        raise LaunchError(
+            f"'$(command {command} {on_stderr})': stderr cannot be '{on_stderr}'; {suggest(on_stderr, _ON_STDERR)}"
+        )
+    stderr = subprocess.STDOUT if on_stderr == "capture" else subprocess.PIPE
+    try:
+        done = subprocess.run(
+            shlex.split(command), stdout=subprocess.PIPE, stderr=stderr, text=True, env=scope.environment
+        )
+    except (OSError, ValueError, IndexError) as error:
+        raise LaunchError(f"'$(command {command})' cannot run: {error}") from None
+    said = " ".join((done.stderr or "").split())
+    if done.returncode or (said and on_stderr == "fail"):
+        how = f"ends with code {done.returncode}" if done.returncode else "writes to stderr"
+        raise LaunchError(f"'$(command {command})' {how}{f': {said}' if said else ''}")
+    if said and on_stderr == "warn":
+        print(f"'$(command {command})' writes to stderr: {said}", file=sys.stderr)
+    return done.stdout
+
+
 _FUNCTIONS = {f.__name__: f for f in (abs, bool, float, int, len, max, min, round, str, sum)}
 _NAMES = {**{k: v for k, v in vars(math).items() if not k.startswith("_")}, **_FUNCTIONS}
 _SYNTAX = (
@@ -215,6 +242,7 @@ _SUBSTITUTIONS: dict[str, tuple[Callable[..., str], int, int]] = {
     "var": (_variable, 1, 2),
     "env": (_environment, 1, 2),
     "eval": (_evaluate, 1, 1),
+    "command": (_command, 1, 2),
     "dirname": (lambda scope: scope.folder, 0, 0),
     "find-pkg-share": (_find_package(get_package_share_directory), 1, 1),
     "find-pkg-prefix": (_find_package(get_package_prefix), 1, 1),

@@ -11,10 +11,20 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from hilrl_msgs.msg import Action, Observation, Reward
+from hilrl_msgs.msg import Action, Episode, Observation, Reward
 
 from hilrl_ros.contract import Contract
 from hilrl_ros.images import to_rgb
+
+CONTROLLER_NAMES = {Action.POLICY: "policy", Action.PERSON: "person", Action.NOBODY: "nobody"}
+PHASE_NAMES = {
+    "demonstrate": Episode.DEMONSTRATE,
+    "pretrain": Episode.PRETRAIN,
+    "baseline": Episode.BASELINE,
+    "train": Episode.TRAIN,
+    "evaluate": Episode.EVALUATE,
+    "showcase": Episode.SHOWCASE,
+}
 
 _INDEXED = re.compile(r"(\w+)\[([^\]]+)\]$")
 

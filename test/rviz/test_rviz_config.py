@@ -1,0 +1,180 @@
+"""What rviz2 is told to open exists: plugins, topics, message types, QoS; and what launch starts."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from builtin_interfaces.msg import Time
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+
+from hilrl_cli import launch_file
+from hilrl_cli.errors import LaunchError
+from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
+from hilrl_rviz import installed
+from hilrl_rviz.markers import Shown, marker_array
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import reference  # noqa: E402 - from the line above
+
+CONFIG = yaml.safe_load((ROOT / "rviz" / "so101.rviz").read_text())
+MANAGER = CONFIG["Visualization Manager"]
+# Names in rviz_default_plugins/plugins_description.xml and rviz_common of Jazzy (rviz 14.1), with what a display takes.
+DISPLAYS = {
+    "AccelStamped": "AccelStamped", "Axes": "", "Camera": "Image", "CameraInfo": "CameraInfo", "DepthCloud": "Image",
+    "Effort": "JointState", "FluidPressure": "FluidPressure", "Grid": "", "GridCells": "GridCells",
+    "Illuminance": "Illuminance", "Image": "Image", "InteractiveMarkers": "InteractiveMarkerUpdate",
+    "LaserScan": "LaserScan", "Map": "OccupancyGrid", "Marker": "Marker", "MarkerArray": "MarkerArray",
+    "Odometry": "Odometry", "Path": "Path", "PointCloud": "PointCloud", "PointCloud2": "PointCloud2",
+    "PointStamped": "PointStamped", "Polygon": "PolygonStamped", "Pose": "PoseStamped", "PoseArray": "PoseArray",
+    "PoseWithCovariance": "PoseWithCovarianceStamped", "Range": "Range", "RelativeHumidity": "RelativeHumidity",
+    "RobotModel": "String", "TF": "", "Temperature": "Temperature", "TwistStamped": "TwistStamped",
+    "Wrench": "WrenchStamped",
+}  # fmt: skip
+TOOLS = {
+    "FocusCamera",
+    "Interact",
+    "Measure",
+    "MoveCamera",
+    "PublishPoint",
+    "Select",
+    "SetGoal",
+    "SetInitialPose",
+}
+VIEWS = {"FPS", "Orbit", "ThirdPersonFollower", "TopDownOrtho", "XYOrbit"}
+PANELS = {"Displays", "Help", "Selection", "Time", "Tool Properties", "Transformation", "Views"}
+# (topic, type, QoS) of what the suite's nodes publish, and of robot_state_publisher's description
+PUBLISHED = [
+    (topic, kind, getattr(qos, quality))
+    for node in reference.nodes()
+    for what, topic, kind, quality in node.endpoints
+    if what == "publishes"
+] + [("robot_description", "String", qos.LATCHED)]
+
+
+def plugin(entry, package="rviz_default_plugins"):
+    prefix, name = entry["Class"].split("/")
+    assert prefix == package
+    return name
+
+
+def topics():
+    """Display, its plugin and its topic's settings, of each display with a topic."""
+    for display in MANAGER["Displays"]:
+        for key in ("Topic", "Description Topic"):
+            if key in display:
+                yield display, plugin(display), display[key]
+
+
+def test_every_plugin_exists():
+    assert {plugin(d) for d in MANAGER["Displays"]} <= DISPLAYS.keys()
+    assert {plugin(t) for t in MANAGER["Tools"]} <= TOOLS
+    assert plugin(MANAGER["Views"]["Current"]) in VIEWS
+    assert {plugin(p, "rviz_common") for p in CONFIG["Panels"]} <= PANELS
+
+
+def test_every_display_with_a_topic_has_one():
+    with_topic = {d["Name"] for d in MANAGER["Displays"] if DISPLAYS[plugin(d)]}
+    assert with_topic == {display["Name"] for display, _, _ in topics()}
+
+
+@pytest.mark.parametrize(("display", "name", "topic"), topics(), ids=[t["Value"] for _, _, t in topics()])
+def test_each_topic_is_published_with_that_type_and_reaches_rviz2(display, name, topic):
+    def policy(kind, key):
+        return kind[topic[f"{key} Policy"].upper().replace(" ", "_")]
+
+    wanted = QoSProfile(
+        depth=topic["Depth"],
+        history=policy(HistoryPolicy, "History"),
+        reliability=policy(ReliabilityPolicy, "Reliability"),
+        durability=policy(DurabilityPolicy, "Durability"),
+    )
+    matching = [
+        profile
+        for published, kind, profile in PUBLISHED
+        if kind == DISPLAYS[name]
+        and re.fullmatch(re.sub(r"<\w+>", "[a-z]+", "/" + published.lstrip("/")), topic["Value"])
+    ]
+    assert matching, f"nobody publishes {topic['Value']} as {DISPLAYS[name]}"
+    for profile in matching:
+        compatible, reason = qos_check_compatible(profile, wanted)
+        assert compatible != QoSCompatibility.ERROR, reason
+
+
+def test_it_opens_without_the_model_and_without_cameras():
+    enabled = {d["Name"]: d["Enabled"] for d in MANAGER["Displays"]}
+    assert enabled == {
+        "Grid": True, "RobotModel": True, "TF": False, "Markers": True, "Front camera": False, "Wrist camera": False
+    }  # fmt: skip
+    assert all(d["Enabled"] == d["Value"] for d in MANAGER["Displays"])
+
+
+def test_frame_and_namespaces_are_those_of_the_markers():
+    contract, _ = load_contract("so101")
+    array = marker_array(contract, Shown(Time(), None, None, 0, ""))
+    assert MANAGER["Global Options"]["Fixed Frame"] == array.markers[0].header.frame_id
+    (markers,) = (d for d in MANAGER["Displays"] if d["Name"] == "Markers")
+    assert set(markers["Namespaces"]) == {m.ns for m in array.markers}
+
+
+@pytest.fixture
+def ros_desktop(tmp_path, monkeypatch):
+    """A prefix with rviz2 and robot_state_publisher that do nothing."""
+    prefix = tmp_path / "desktop"
+    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    for name in ("rviz2", "robot_state_publisher"):
+        (index / name).touch()
+        (prefix / "lib" / name).mkdir(parents=True)
+        (prefix / "lib" / name / name).write_text("#!/bin/sh\n")
+        (prefix / "lib" / name / name).chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}:{os.environ['AMENT_PREFIX_PATH']}")
+
+
+def launched(tmp_path, **arguments):
+    """The processes that launch would start, by name."""
+    path = ROOT / "launch" / "rviz.launch.yaml"
+    return {p.name: p.argv for p in launch_file.load(path, arguments, tmp_path / "parameters")}
+
+
+def test_model_and_window_can_be_left_out(tmp_path, ros_desktop):
+    assert list(launched(tmp_path, model="false", rviz="false")) == ["markers"]
+
+
+@pytest.mark.skipif(installed.is_installed("rviz2"), reason="rviz2 is installed here")
+def test_without_rviz2_it_is_not_started_unless_asked_for(tmp_path):
+    assert list(launched(tmp_path, model="false")) == ["markers"]
+    with pytest.raises(LaunchError, match=r"rviz\.launch\.yaml:\d+: package 'rviz2' is not installed"):
+        launched(tmp_path, model="false", rviz="true")
+
+
+def test_with_rviz2_the_model_and_the_window_start_too(tmp_path, ros_desktop):
+    processes = launched(tmp_path, namespace="follower")
+    assert list(processes) == ["markers", "robot_state_publisher", "rviz"]
+    model, window = processes["robot_state_publisher"], processes["rviz"]
+    parameters = yaml.safe_load(Path(model[model.index("--params-file") + 1]).read_text())
+    urdf = parameters["/follower/robot_state_publisher"]["ros__parameters"]["robot_description"]
+    assert urdf.startswith("<robot") and 'filename="file:///' in urdf
+    config = Path(window[window.index("-d") + 1])
+    assert yaml.safe_load(config.read_text()) == CONFIG
+    # every topic of the configuration follows the namespace
+    remapped = {word.split(":=")[0] for word in window if ":=" in word and not word.startswith("__")}
+    assert remapped == {topic["Value"] for _, _, topic in topics()}
+
+
+@pytest.mark.parametrize(("package", "answer"), [("hilrl_rviz", "true"), ("no_such_package", "false")])
+def test_what_is_installed(capsys, package, answer):
+    assert installed.main([package]) == 0
+    assert capsys.readouterr().out == answer
