@@ -53,7 +53,7 @@ def test_a_command_becomes_targets_and_a_report_in_the_contracts_space(rig):
     )
     assert executed.space == Action.CONTRACT and executed.header == command.header
     assert list(executed.action) == pytest.approx([0, 0, 0, 0.5], abs=0.01)
-    assert target[5] - HOME[5] == pytest.approx(0.15)
+    assert target[5] - HOME[5] == pytest.approx(0.5 * SCALE["gripper"])
     trajectory = rig.trajectories[-1]
     assert trajectory.joint_names == list(CONTRACT.joints) and trajectory.header == command.header
     assert trajectory.points[0].time_from_start.nanosec == PERIOD
@@ -70,7 +70,7 @@ def test_a_persons_motion_is_reported_in_the_contracts_space(rig):
 def test_a_leaders_joints_are_reported_in_the_contracts_space(rig):
     rig.measure(0)
     low, high = rig.node.arm.kinematics.joint_limits.T
-    wanted = HOME + np.array([0.05, 0, 0, 0, 0, 0.15])
+    wanted = HOME + np.array([0.05, 0, 0, 0, 0, 0.5 * SCALE["gripper"]])
     joints = 2 * (wanted - low) / (high - low) - 1
     msg = action(1, 0, joints, controller=Action.PERSON, space=Action.JOINT_POSITION)
     executed, target = rig.command(msg)
@@ -169,4 +169,4 @@ def test_a_pad_drives_an_arm_of_joint_actions_and_is_reported_in_them(make_graph
     assert np.array(executed.action) * 0.2 == pytest.approx(target - HOME, abs=1e-6)
     tip = rig.node.arm.kinematics.forward
     assert tip(target)[0] - tip(HOME)[0] == pytest.approx([0, CONTRACT.action.scale[1], 0], abs=2e-3)
-    assert target[5] == pytest.approx(HOME[5] - 0.15)
+    assert target[5] == pytest.approx(HOME[5] - 0.5 * SCALE["gripper"])
