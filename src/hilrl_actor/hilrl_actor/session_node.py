@@ -73,7 +73,7 @@ class SessionNode(Node):
         self.episode_return = 0.0
         self.reward: Reward | None = None
         self.recorded: Recording | None = None
-        self.waiting_since = self.moved_at = time.monotonic()
+        self.waiting_since = self.recording_since = self.moved_at = time.monotonic()
         self.resetting, self.asked_at = False, 0.0
         self.stage = "begin"
         self.train_since: float | None = None
@@ -144,7 +144,7 @@ class SessionNode(Node):
             )
             self.stage = "begin"
         elif self.stage == "record" and (
-            self.recorded or time.monotonic() - self.waiting_since > _RECORDING_S
+            self.recorded or time.monotonic() - self.recording_since > _RECORDING_S
         ):
             if self.recorded is None or not self.recorded.complete:
                 self.get_logger().warning(
@@ -237,7 +237,7 @@ class SessionNode(Node):
                 )
                 self.stage = "begin"
                 return
-            self.stage, self.waiting_since = "record", time.monotonic()
+            self.stage, self.recording_since = "record", time.monotonic()
             self.advance()
         else:
             self.count()
