@@ -4,9 +4,9 @@
 
 One loop reads the whole state (15 bytes) of six servos in one packet and writes six goals in another, on emulated
 servos behind a pseudo-terminal whose adapter takes `latency` for a reply. The servos are a process of their own, so
-is each loop; the two take turns, so that neither gains from a quiet moment. Where nothing else runs, both rates are
-near what the latency allows, because the SDK waits busily; where others want the cores, that costs it its turn. The
-last line is JSON.
+is each loop; the two take turns, so that neither gains from a quiet moment. Measured twice: on the calm machine, where
+both rates are near what the latency allows because the SDK waits busily, and with a computing process for each core at
+nice 10, as a learner is: waiting busily then costs the SDK its turn. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -109,11 +109,26 @@ def main() -> None:
         ours_end.recv(),
     ]
     result = {"latency_ms": args.latency * 1e3, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
-    result |= compare(command)
+    result["calm"] = compare("calm", command)
+    learners = [context.Process(target=compute, daemon=True) for _ in range(os.cpu_count())]
+    for learner in learners:
+        learner.start()
+    result["training"] = compare("training", command)
+    for learner in learners:
+        learner.terminate()
     ours_end.send("enough")
     process.join()
-    print(f"ours runs {result['rate_ratio']:.2f} times as fast with {result['cpu_ratio']:.2f} of the CPU")
+    for name in ("calm", "training"):
+        ratios = result[name]["rate_ratio"], result[name]["cpu_ratio"]
+        print(f"{name}: ours runs {ratios[0]:.2f} times as fast with {ratios[1]:.2f} of the CPU")
     print(json.dumps(result))
+
+
+def compute() -> None:
+    """Want a core without end, with the priority of a learner."""
+    os.nice(10)
+    while True:
+        sum(range(10_000))
 
 
 def serve(latency: float, end: Connection) -> None:
@@ -125,7 +140,7 @@ def serve(latency: float, end: Connection) -> None:
         end.recv()
 
 
-def compare(command: list[str]) -> dict[str, float]:
+def compare(name: str, command: list[str]) -> dict[str, float]:
     """Let the two loops take turns; print and return the figures."""
     totals = {kind: dict.fromkeys(("loops", "failed", "wall", "cpu"), 0.0) for kind in ("ours", "sdk")}
     for _ in range(ROUNDS):
@@ -133,11 +148,11 @@ def compare(command: list[str]) -> dict[str, float]:
             run = subprocess.run([*command, kind], check=True, capture_output=True, text=True)
             for key, value in json.loads(run.stdout).items():
                 total[key] += value
-    print(f"{'bus':6}{'loops/s':>9}{'CPU':>8}{'CPU ms/loop':>13}{'failed':>8}")
+    print(f"{name:10}{'loops/s':>9}{'CPU':>8}{'CPU ms/loop':>13}{'failed':>8}")
     result = {}
     for kind, total in totals.items():
         rate, cpu = total["loops"] / total["wall"], total["cpu"] / total["wall"]
-        print(f"{kind:6}{rate:9.1f}{cpu:8.1%}{cpu / rate * 1e3:13.3f}{total['failed']:8.0f}")
+        print(f"{kind:10}{rate:9.1f}{cpu:8.1%}{cpu / rate * 1e3:13.3f}{total['failed']:8.0f}")
         result |= {f"{kind}_loops_per_s": round(rate, 1), f"{kind}_cpu": round(cpu, 4)}
         result[f"{kind}_failed"] = int(total["failed"])
     result["rate_ratio"] = round(result["ours_loops_per_s"] / result["sdk_loops_per_s"], 3)
