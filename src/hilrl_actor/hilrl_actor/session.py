@@ -219,6 +219,11 @@ class Session:
         """Return the results of a phase."""
         return [r for r in self.results if r.phase == phase]
 
+    @property
+    def recent(self) -> list[Result]:
+        """Newest episodes of training or of a run, as many as `window` says."""
+        return (self.of_phase("train") or self.of_phase("run"))[-self.goals.window :]
+
     def autonomous_rate(self) -> float:
         """Return the share of the newest episodes of training or of a run that succeeded without intervention."""
         return sum(r.success and r.autonomous for r in self._recent) / max(1, len(self._recent))

@@ -360,7 +360,7 @@ class SessionNode(Node):
                 "person_share": session.intervention_rate(),
                 "evaluation": session.eval_rate(),
                 "baseline": [r.success for r in session.of_phase("baseline")],
-                "recent": [[r.success, r.autonomous] for r in (session.of_phase("train") or session.of_phase("run"))[-session.goals.window :]],
+                "recent": [[r.success, r.autonomous] for r in session.recent],
                 "control": _CONTROLLERS[controller] if self.stage == "episode" else "nobody",
                 "learner_state": int(self.learner.state),
                 "updates_per_s": round(self.learner.updates_per_s, 1),

@@ -122,7 +122,6 @@ class ArmView:
         self.keyboard, self.namespace = keyboard, namespace
         self.keys: Keys | None = None
         self.ending = threading.Event()
-        self.live = Live(get_renderable=self.panel, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> ArmView:
         names = ["--ros-args", "-r", f"__ns:=/{self.namespace}"] if self.namespace else []
@@ -140,6 +139,7 @@ class ArmView:
             self.node.create_timer(_PLAIN_S, lambda: self.console.print(self.line(), soft_wrap=True))
         self.thread = threading.Thread(target=self.spin, name="ros")
         self.thread.start()
+        self.live = Live(get_renderable=self.panel, console=self.console, refresh_per_second=4)
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -173,12 +173,16 @@ class ArmView:
         """Return what is drawn now."""
         q, parts = self.node.joints, self.node.parts()
         if q is None:
-            return Panel(Text("waiting for the arm's joint_states …"), title="hilrl teleop", title_align="left")
+            return Panel(
+                Text("waiting for the arm's joint_states …"), title="hilrl teleop", title_align="left"
+            )
         joints = Table(box=None, header_style="dim", padding=(0, 1))
         for column in ("joint", "rad", "deg", *(unit for _, unit in _SERVO), "servo"):
             joints.add_column(column, justify="left" if column in ("joint", "servo") else "right")
         for name, angle in zip(self.contract.joints, q, strict=True):
-            level, text, values = next((p for part, p in parts.items() if part.endswith(f": {name}")), (0, "", {}))
+            level, text, values = next(
+                (p for part, p in parts.items() if part.endswith(f": {name}")), (0, "", {})
+            )
             joints.add_row(
                 name, f"{angle:+.3f}", f"{np.degrees(angle):+.1f}", *(values.get(key, "") for key, _ in _SERVO),
                 Text(text, style=_LEVELS[level]),
@@ -201,17 +205,25 @@ class ArmView:
         q = self.node.joints
         if q is None:
             return Text("waiting for the arm's joint_states …")
-        joints = "  ".join(f"{name} {angle:+.2f}" for name, angle in zip(self.contract.joints, q, strict=True))
-        return Text(
-            f"{joints} rad | tip {self.tip(q)} | gripper {self.opened(q):.0%} open | {self.drives()} | {self.worst()[1]}"
+        joints = "  ".join(
+            f"{name} {angle:+.2f}" for name, angle in zip(self.contract.joints, q, strict=True)
         )
+        facts = (
+            f"{joints} rad",
+            f"tip {self.tip(q)}",
+            f"gripper {self.opened(q):.0%} open",
+            self.drives(),
+            self.worst()[1],
+        )
+        return Text(" | ".join(facts))
 
     def tip(self, q: np.ndarray) -> str:
         """Return where the tip is for joints [n], rad, and how far outside the box."""
         tip, _ = self.kinematics.forward(q)
         outside = np.maximum(self.contract.box_min - tip, tip - self.contract.box_max)
         axis = int(outside.argmax())
-        where = f"{1000 * outside[axis]:.0f} mm outside the box along {'xyz'[axis]}" if outside[axis] > 0 else "in the box"
+        off = f"{1000 * outside[axis]:.0f} mm outside the box along {'xyz'[axis]}"
+        where = off if outside[axis] > 0 else "in the box"
         return "  ".join(f"{a} {v:+.3f}" for a, v in zip("xyz", tip, strict=True)) + f" m, {where}"
 
     def opened(self, q: np.ndarray) -> float:

@@ -137,9 +137,10 @@ class ResetNode(Node):
             elif elapsed > self.path.duration + _LATE:
                 joint = self.contract.joints[self.arm[int(off.argmax())]]
                 self.finish(f"the arm did not come home: {joint} is {off.max():.2f} rad away")
-        elif self.status.state == ResetStatus.WAITING:
-            if self.params.start == "timer" and elapsed >= self.params.wait:
-                self.finish("")
+            return
+        timed = self.status.state == ResetStatus.WAITING and self.params.start == "timer"
+        if timed and elapsed >= self.params.wait:
+            self.finish("")
 
     def on_event(self, msg: OperatorEvent) -> None:
         """Start the episode where the arm waits for the person."""

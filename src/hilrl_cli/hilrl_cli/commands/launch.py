@@ -46,9 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     return start(arguments.file, arguments.arguments, arguments.log_folder)
 
 
-def start(
-    file: str, words: list[str], log_folder: Path | None = None, view: View | None = None
-) -> int:
+def start(file: str, words: list[str], log_folder: Path | None = None, view: View | None = None) -> int:
     """Launch a file with `name:=value` words; on a terminal, a run shows its live view.
 
     Args:
