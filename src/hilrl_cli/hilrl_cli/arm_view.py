@@ -213,6 +213,7 @@ class ArmView:
             f"tip {self.tip(q)}",
             f"gripper {self.opened(q):.0%} open",
             self.drives(),
+            self.servos(),
             self.worst()[1],
         )
         return Text(" | ".join(facts))
@@ -236,6 +237,18 @@ class ArmView:
         """Return who drives, and with what."""
         device = self.node.driver()
         return f"you, with {device}" if device else "nobody, the arm holds"
+
+    def servos(self) -> str:
+        """Return the hottest, weakest and hardest working of the servos' readings."""
+        readings = [values for _, _, values in self.node.parts().values() if "temperature" in values]
+        return (
+            ", ".join(
+                f"{extreme((values[key] for values in readings), key=float)} {unit}"
+                for (key, unit), extreme in zip(_SERVO, (max, min, max), strict=True)
+                if readings
+            )
+            or "servos unknown"
+        )
 
     def worst(self) -> tuple[int, str]:
         """Return level and message of what is worst about the arm."""
