@@ -176,13 +176,12 @@ class SessionNode(Node):
 
     def _ready(self) -> bool:
         phase = PHASE_NAMES[self.session.phase]
-        if (
-            self.session.phase in ("baseline", "train", "evaluate", "showcase")
-            and self.params.plan == "learn"
-        ):
+        if self.session.phase != "demonstrate":
+            if not self.actor.policy_version:
+                return False  # in real time an episode would go by until the policy is loaded
             # measured and filmed is what the learner has now, not what the actor had before
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
-            if not current:
+            if self.params.plan == "learn" and not current:
                 return False
         if self.session.phase == "demonstrate" and not self.count_publishers("recording"):
             self.waiting_since = time.monotonic()  # the recorder is not there yet
