@@ -87,7 +87,7 @@ class KeyboardNode(Node):
 
     def status(self, motion: Sequence[float]) -> str:
         """Return the status line."""
-        who = "you drive" if self.keys.held else "the policy drives"
+        who = "you drive" if self.keys.held else "you have let go"
         if self.params.drives == "leader":
             return f"{who} (leader arm)"
         moving = [f"{axis} {value:+.2f}" for axis, value in zip(EE_AXES, motion, strict=True) if value]
