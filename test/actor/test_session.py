@@ -118,3 +118,31 @@ def test_the_curve_shows_training_imitation_and_evaluations(session):
     assert (session.folder / "curve.png").stat().st_size > 10_000
     rows = list(csv.DictReader((session.folder / "episodes.csv").open()))
     assert len(rows) == 2 + 2 + 8 + 10
+
+
+def test_an_interrupted_recording_goes_on_behind_what_is_recorded(tmp_path):
+    session = Session(tmp_path / "run", PLANS["record"], GOALS, 3, {})
+    session.go_on(episodes=1, newest=4, steps=30)
+    assert not session.finished()
+    assert session.begin_episode().episode == 5
+    session.end_episode(10, True, 9, 1.0)
+    assert session.finished()
+    assert session.summary(0.1)["demo_steps"] == 40
+
+
+def test_a_run_has_no_end_learns_nothing_and_lets_the_person_take_over(tmp_path):
+    session = Session(tmp_path / "run", PLANS["run"], GOALS, 3, {})
+    for success, person_steps in ((True, 0), (True, 4), (False, 0), (True, 0), (True, 0)):
+        episode = session.begin_episode()
+        session.end_episode(10, success, person_steps, 0.0)
+    assert (episode.phase, episode.person, episode.learn, episode.explore) == (
+        Episode.EVALUATE,
+        True,
+        False,
+        False,
+    )
+    assert session.phase == "run" and not session.finished()
+    assert len(session.recent) == GOALS.window
+    summary = session.summary(0.1)
+    assert (summary["success_rate"], summary["episodes"]) == (0.6, 5)
+    assert (summary["interventions"], summary["intervention_steps"]) == (1, 4)

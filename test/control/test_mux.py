@@ -134,3 +134,41 @@ def test_the_node_forwards_with_the_person_only_where_the_episode_allows(make_gr
         asked.publish(policy(step))
         graph.until(lambda step=step: len(commands) == step + 1)
     assert [(c.step, c.controller) for c in commands] == [(0, Action.PERSON), (1, Action.POLICY)]
+
+
+def test_where_no_policy_acts_the_newest_reading_drives_and_each_take_over_begins_anew():
+    mux = Mux(exact=False, timeout_ns=250)
+    assert mux.on_tick(0) is None
+    mux.on_person(person(PERIOD), 0)
+    first, second = mux.on_tick(10), mux.on_tick(110)
+    assert (first.controller, first.device, first.space) == (Action.PERSON, "gamepad", Action.EE_DELTA)
+    assert list(first.action) == pytest.approx(MOTION)
+    assert first.header.stamp == to_time(0), "it waits for no observation"
+    assert (second.episode, second.step) == (first.episode, 1)
+    mux.on_person(person(2 * PERIOD, held=False), 120)
+    assert mux.on_tick(210) is None
+    mux.on_person(person(3 * PERIOD), 300)
+    third = mux.on_tick(310)
+    assert (third.episode, third.step) == (first.episode + 1, 0)
+    assert mux.on_tick(551) is None, "a silent device has let go"
+
+
+def test_another_device_that_drives_without_a_policy_begins_anew():
+    mux = Mux(exact=False)
+    mux.on_person(person(0, device="leader"), 0)
+    first = mux.on_tick(0)
+    mux.on_person(person(0), 1)
+    mux.on_person(person(0, held=False, device="leader"), 1)
+    second = mux.on_tick(1)
+    assert (second.device, second.episode, second.step) == ("gamepad", first.episode + 1, 0)
+
+
+def test_the_node_lets_a_person_drive_without_a_policy(make_graph):
+    graph = make_graph(teleop=True, timeout=5.0)
+    graph.add(MuxNode())
+    commands = graph.listen(Action, "command", qos.STEP)
+    pad = graph.publisher(Action, "teleop/action", qos.STEP)
+    graph.connect()
+    pad.publish(person(0))
+    graph.until(lambda: len(commands) >= 3)
+    assert [c.step for c in commands[:3]] == [0, 1, 2]

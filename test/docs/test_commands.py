@@ -49,10 +49,11 @@ def check_hilrl(words):
     if words[0] == "launch" and not given.file.endswith(".yaml"):
         assert given.file in LAUNCH_FILES, f"there is no launch file '{given.file}'"
         check_launch_words(given.file, given.arguments)
-    if words[0] == "train":
-        check_launch_words("sim", given.arguments)
+    files = {"train": "sim", "record": "record_demos", "teleop": "teleop", "eval": "eval", "run": "eval"}
+    if words[0] in files:
+        check_launch_words(files[words[0]], given.arguments)
         for kind in ("task", "agent", "robot"):
-            check_name(kind, getattr(given, kind))
+            check_name(kind, getattr(given, kind, None))
 
 
 def check_name(kind, name):

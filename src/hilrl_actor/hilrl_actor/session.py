@@ -15,10 +15,13 @@ from hilrl_msgs.msg import Episode
 
 from hilrl_ros.messages import PHASE_NAMES
 
+# what the graph is told of a phase; where the policy runs for good, the person may take over and nothing is learnt
+PHASE_CODES = PHASE_NAMES | {"run": Episode.EVALUATE}
 PLANS = {
     "record": ("demonstrate",),
     "learn": ("demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase"),
     "evaluate": ("evaluate",),
+    "run": ("run",),
 }
 # phases draw their scenes from seeds of their own, so that no test scene was ever trained on
 _SEED_STRIDE = 1_000_000
@@ -86,6 +89,8 @@ class Session:
         goals: When phases end.
         seed: Of all scenes.
         facts: What goes into the summary as it is (task, robot, agent, …).
+        in_phase: Episodes of the phase that are done.
+        recorded_steps: Steps of the demonstrations that an interrupted recording left.
     """
 
     folder: Path
@@ -101,11 +106,22 @@ class Session:
     started: float = field(default_factory=time.monotonic)
     train_wall_s: float = 0.0
     reached: bool = False
+    recorded_steps: int = 0
 
     def __post_init__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._recent: deque[Result] = deque(maxlen=self.goals.window)
         self._evaluated_from = 0
+
+    def go_on(self, episodes: int, newest: int, steps: int) -> None:
+        """Go on where a recording was interrupted.
+
+        Args:
+            episodes: Demonstrations that are recorded whole.
+            newest: Number of the newest of them; what follows is counted from there, so that none is overwritten.
+            steps: Steps of all of them.
+        """
+        self.in_phase, self.episode, self.recorded_steps = episodes, newest, steps
 
     @property
     def phase(self) -> str:
@@ -129,6 +145,8 @@ class Session:
 
     def finished(self) -> bool:
         """Return whether the phase that is on has reached its end."""
+        if self.phase == "run":
+            return False
         if self.phase == "train":
             self.reached = (
                 len(self._recent) == self.goals.window and self.autonomous_rate() >= self.goals.target_success
@@ -152,7 +170,7 @@ class Session:
     def begin_episode(self, episode: int | None = None) -> Episode:
         """Return the announcement of the next episode (without its stamp)."""
         self.episode = self.episode + 1 if episode is None else episode
-        code = PHASE_NAMES[self.phase]
+        code = PHASE_CODES[self.phase]
         return Episode(
             phase=code,
             status=Episode.RUNNING,
@@ -161,7 +179,7 @@ class Session:
             seed=_SEED_STRIDE * (16 * self.seed + code) + self.episode,
             explore=self.phase == "train" or self.goals.explore,
             learn=self.phase == "train",
-            person=self.phase in ("demonstrate", "train"),
+            person=self.phase in ("demonstrate", "train", "run"),
         )
 
     def end_episode(self, steps: int, success: bool, person_steps: int, episode_return: float) -> Result:
@@ -181,7 +199,7 @@ class Session:
         )
         self.results.append(result)
         self.in_phase += 1
-        if self.phase == "train":
+        if self.phase in ("train", "run"):
             self._recent.append(result)
         path = self.folder / "episodes.csv"
         new = not path.exists()
@@ -196,8 +214,13 @@ class Session:
         """Return the results of a phase."""
         return [r for r in self.results if r.phase == phase]
 
+    @property
+    def recent(self) -> list[Result]:
+        """Newest episodes of training or of a run, as many as `window` says."""
+        return (self.of_phase("train") or self.of_phase("run"))[-self.goals.window :]
+
     def autonomous_rate(self) -> float:
-        """Return the share of the newest training episodes that succeeded without any intervention."""
+        """Return the share of the newest episodes of training or of a run that succeeded without intervention."""
         return sum(r.success and r.autonomous for r in self._recent) / max(1, len(self._recent))
 
     def eval_rate(self) -> float | None:
@@ -206,7 +229,7 @@ class Session:
         return sum(newest) / len(newest) if newest else None
 
     def intervention_rate(self) -> float:
-        """Return the share of steps in the newest training episodes that a person acted."""
+        """Return the share of steps in the newest episodes of training or of a run that a person acted."""
         return sum(r.person_steps for r in self._recent) / max(1, sum(r.steps for r in self._recent))
 
     def summary(self, period: float) -> dict[str, Any]:
@@ -215,8 +238,8 @@ class Session:
         Args:
             period: Control period, s.
         """
-        train = self.of_phase("train")
-        judged = train[-self.goals.window :] or self.of_phase("evaluate")
+        train, ran = self.of_phase("train"), self.of_phase("run")
+        judged = train[-self.goals.window :] or ran or self.of_phase("evaluate")
         autonomous = [r for r in judged if r.success and r.autonomous]
         baseline = self.of_phase("baseline")
         return self.facts | {
@@ -228,14 +251,14 @@ class Session:
             else None,
             "episodes": len(train) or len(judged),
             "robot_steps": self.robot_steps,
-            "demo_steps": sum(r.steps for r in self.of_phase("demonstrate")),
+            "demo_steps": self.recorded_steps + sum(r.steps for r in self.of_phase("demonstrate")),
             "reached_target": self.reached,
             "wall_s": round(time.monotonic() - self.started, 1),
             "realtime_factor": round(self.robot_steps * period / self.train_wall_s, 2)
             if self.train_wall_s
             else None,
-            "interventions": sum(r.person_steps > 0 for r in train),
-            "intervention_steps": sum(r.person_steps for r in train),
+            "interventions": sum(r.person_steps > 0 for r in train or ran),
+            "intervention_steps": sum(r.person_steps for r in train or ran),
         }
 
 

@@ -11,10 +11,11 @@ from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 
 from hilrl_actor.curves import draw, read_curve
-from hilrl_actor.session import PLANS, Goals, Session, write_json
+from hilrl_actor.session import PHASE_CODES, PLANS, Goals, Session, write_json
+from hilrl_data.bags import finished_episodes, read_info
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import CONTROLLER_NAMES, PHASE_NAMES
+from hilrl_ros.messages import CONTROLLER_NAMES
 from hilrl_ros.metrics import EventLog
 from hilrl_ros.node import UserError, declare, param, run
 
@@ -94,7 +95,8 @@ class SessionNode(Node):
         p = self.params
         name = p.run or f"{time.strftime('%Y%m%d-%H%M%S')}_{p.task}_{Path(p.agent).stem}_s{p.seed}"
         folder = Path(p.runs_dir) / name
-        if (folder / "episodes.csv").exists():
+        goes_on = p.plan == "record" and not (folder / "checkpoint").exists()
+        if (folder / "episodes.csv").exists() and not goes_on:
             raise UserError(f"run '{name}' exists already in {p.runs_dir}; choose another name with run:=")
         plan = tuple(
             phase
@@ -108,13 +110,19 @@ class SessionNode(Node):
         )
         goals = Goals(**{f.name: getattr(p, f.name) for f in fields(Goals)})
         facts = {"task": p.task, "robot": p.robot, "agent": p.agent, "seed": p.seed}
-        return Session(folder, plan, goals, p.seed, facts)
+        session = Session(folder, plan, goals, p.seed, facts)
+        recorded = [read_info(path, self.contract.hash()) for path in finished_episodes(folder / "demos")]
+        if recorded and session.phase == "demonstrate":
+            newest = max(info.episode for info in recorded)
+            session.go_on(len(recorded), newest, sum(info.steps for info in recorded))
+            self.get_logger().info(f"goes on: {len(recorded)} of {p.demos} recorded")
+        return session
 
     # -- phases and episodes, one stage after the other: begin → reset → episode → record → begin …
 
     def enter(self, phase: str) -> None:
         """Announce a phase."""
-        code = PHASE_NAMES.get(phase, Episode.DONE)
+        code = PHASE_CODES.get(phase, Episode.DONE)
         self.announcement = Episode(run=self.session.folder.name, phase=code, status=Episode.IDLE)
         self.announcement.episode = self.session.episode
         self.publisher.publish(self.announcement)
@@ -167,14 +175,13 @@ class SessionNode(Node):
         self.enter(self.session.next_phase())
 
     def _ready(self) -> bool:
-        phase = PHASE_NAMES[self.session.phase]
-        if (
-            self.session.phase in ("baseline", "train", "evaluate", "showcase")
-            and self.params.plan == "learn"
-        ):
+        phase = PHASE_CODES[self.session.phase]
+        if self.session.phase != "demonstrate":
+            if not self.actor.policy_version:
+                return False  # in real time an episode would go by until the policy is loaded
             # measured and filmed is what the learner has now, not what the actor had before
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
-            if not current:
+            if self.params.plan == "learn" and not current:
                 return False
         if self.session.phase == "demonstrate" and not self.count_publishers("recording"):
             self.waiting_since = time.monotonic()  # the recorder is not there yet
@@ -319,6 +326,11 @@ class SessionNode(Node):
         self.get_logger().info(f"done: {self.session.folder}/summary.json")
         self.stage, self.finished = "over", True
 
+    def close(self) -> None:
+        """Write the summary of a run that only ctrl-C ends."""
+        if self.session.phase == "run":
+            self.conclude()
+
     def _counters(self) -> dict:
         return {
             "updates": self.learner.updates,
@@ -334,6 +346,7 @@ class SessionNode(Node):
         write_json(
             session.folder / "status.json",
             session.facts | self._counters() | {
+                "plan": session.plan,
                 "phase": session.phase,
                 "episode": session.episode,
                 "in_phase": session.in_phase,
@@ -346,7 +359,7 @@ class SessionNode(Node):
                 "person_share": session.intervention_rate(),
                 "evaluation": session.eval_rate(),
                 "baseline": [r.success for r in session.of_phase("baseline")],
-                "recent": [[r.success, r.autonomous] for r in session.of_phase("train")[-session.goals.window :]],
+                "recent": [[r.success, r.autonomous] for r in session.recent],
                 "control": CONTROLLER_NAMES[controller] if self.stage == "episode" else "nobody",
                 "learner_state": int(self.learner.state),
                 "updates_per_s": round(self.learner.updates_per_s, 1),

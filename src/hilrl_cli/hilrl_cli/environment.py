@@ -35,3 +35,11 @@ def enter() -> None:
         raise UserError(f"'{setup}' does not name its own prefix: run `make clean setup`")
     sys.stdout.flush()
     os.execve(sys.executable, sys.orig_argv, environment)
+
+
+def join_graph() -> None:
+    """Let this process find the nodes of a launch: set what launch/common.launch.yaml sets for them."""
+    from hilrl_ros.contract import config_folder
+
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config_folder() / "fastdds.xml"))

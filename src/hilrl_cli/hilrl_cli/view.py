@@ -14,10 +14,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_PHASES = ("demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase")
 _CONTROL = {"policy": "[cyan]policy[/]", "person": "[bold yellow]person[/]", "nobody": "[dim]nobody[/]"}
 # a line of a node that a person should see while the panel tells the rest
 _SHOWN = ("[WARN]", "[ERROR]", "[FATAL]", "Traceback")
+
+
+def for_people(line: str) -> str | None:
+    """Return what a person should see of a process's line while a view tells the rest; None for nothing."""
+    if line.startswith("[reset]") and "]: " in line and not any(mark in line for mark in _SHOWN):
+        return line.split("]: ", 1)[1]  # it asks the person for something
+    return line if line.startswith("[launch]") or any(mark in line for mark in _SHOWN) else None
 
 
 class RunView:
@@ -47,8 +53,8 @@ class RunView:
     def update(self, lines: list[str]) -> None:
         """Take new lines of the processes."""
         for line in lines:
-            if line.startswith("[launch]") or any(mark in line for mark in _SHOWN):
-                self.console.print(Text(line))
+            if text := for_people(line):
+                self.console.print(Text(text))
 
     def status(self) -> dict[str, Any] | None:
         """Return the run's newest status, None before there is one."""
@@ -65,13 +71,16 @@ class RunView:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", justify="right")
         table.add_column()
-        table.add_row("phase", self._phases(status["phase"]))
+        table.add_row("phase", self._phases(status["plan"], status["phase"]))
         wanted = f" of {status['wanted']}" if status["wanted"] else ""
         table.add_row("episode", f"{status['in_phase']}{wanted}   in control: {_CONTROL[status['control']]}")
-        table.add_row("imitation", self._marks([[s, True] for s in status["baseline"]]))
+        if status["baseline"]:
+            table.add_row("imitation", self._marks([[s, True] for s in status["baseline"]]))
         if status["recent"]:
-            table.add_row("training", self._marks(status["recent"]))
-            table.add_row("autonomous", self._bar(status["autonomous_success"], status["target_success"]))
+            trains = "train" in status["plan"]
+            target = status["target_success"] if trains else None
+            table.add_row("training" if trains else "newest", self._marks(status["recent"]))
+            table.add_row("autonomous", self._bar(status["autonomous_success"], target))
             table.add_row("person", self._bar(status["person_share"], None))
         if status["evaluation"] is not None:
             table.add_row("evaluation", self._bar(status["evaluation"], status["target_success"]))
@@ -90,9 +99,9 @@ class RunView:
             Group(table), title=title, title_align="left", subtitle=str(self.folder), subtitle_align="left"
         )
 
-    def _phases(self, phase: str) -> Text:
+    def _phases(self, plan: list[str], phase: str) -> Text:
         text = Text()
-        for name in _PHASES:
+        for name in plan:
             text.append(name + "  ", style="bold green" if name == phase else "dim")
         if phase == "done":
             text.append("done", style="bold green")

@@ -21,6 +21,7 @@ class Mux:
             otherwise the newest reading counts.
         timeout_ns: In real time, a reading older than this no longer counts as a held button.
         person_allowed: Whether the person may take over in this episode.
+        drive: Where no policy acts, the newest command, whose episode counts take-overs; see `on_tick`.
     """
 
     exact: bool
@@ -30,6 +31,7 @@ class Mux:
     person: Action | None = None
     # newest reading of each device whose dead-man is held, and when it came; who took over first stands first
     held: dict[str, tuple[Action, int]] = field(default_factory=dict)
+    drive: Action = field(default_factory=Action)
 
     def on_policy(self, msg: Action, now_ns: int) -> Action | None:
         """Take the policy's action for a step; return what shall be executed if that is known already."""
@@ -44,6 +46,24 @@ class Mux:
         else:
             self.held.pop(msg.device, None)
         return self._decide(now_ns) if self.exact else None
+
+    def on_tick(self, now_ns: int) -> Action | None:
+        """Return what shall be executed in a control period where no policy acts; None while nobody drives.
+
+        Each take-over is an episode of its own, so that the arm controller begins where the arm is. The stamp is 0:
+        the command waits for no observation.
+        """
+        person = self._driving(0, now_ns)
+        if person is None:
+            self.drive = Action(episode=self.drive.episode)
+            return None
+        before = self.drive
+        goes_on = person.device == before.device
+        self.drive = Action(
+            controller=Action.PERSON, device=person.device, space=person.space, action=person.action,
+            episode=before.episode if goes_on else before.episode + 1, step=before.step + 1 if goes_on else 0,
+        )  # fmt: skip
+        return self.drive
 
     def _decide(self, now_ns: int) -> Action | None:
         policy = self.policy

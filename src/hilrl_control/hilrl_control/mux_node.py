@@ -8,6 +8,7 @@ from rclpy.node import Node
 
 from hilrl_control.mux import Mux
 from hilrl_ros import qos
+from hilrl_ros.contract import load_contract
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
@@ -24,20 +25,32 @@ class MuxParams:
         unit="s",
         bounds=(0.01, 5.0),
     )
+    teleop: bool = param(
+        False, "No policy acts: the person's newest reading is forwarded at the robot contract's control rate"
+    )
+    robot: str = param("so101", "Robot contract, for that rate: a name from config/robots or a path")
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
 class MuxNode(Node):
-    """Subscribes to `policy/action` and `teleop/action`, publishes `command`."""
+    """Subscribes to `policy/action` and `teleop/action`, publishes `command`.
+
+    With `teleop`, to `teleop/action` alone: it publishes while somebody drives, and else leaves the arm to the driver,
+    which holds.
+    """
 
     def __init__(self):
         super().__init__("mux")
         params = declare(self, MuxParams)
         self.mux = Mux(params.exact, round(params.timeout * 1e9))
         self.publisher = self.create_publisher(Action, "command", qos.STEP)
-        self.create_subscription(Action, "policy/action", self.on_policy, qos.STEP)
         self.create_subscription(Action, "teleop/action", self.on_person, qos.STEP)
-        self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
+        if params.teleop:
+            contract, _ = load_contract(params.robot)
+            self.create_timer(contract.period, self.on_tick)
+        else:
+            self.create_subscription(Action, "policy/action", self.on_policy, qos.STEP)
+            self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         ask_for_realtime(self, params.realtime)
 
     def on_policy(self, msg: Action) -> None:
@@ -47,6 +60,10 @@ class MuxNode(Node):
     def on_person(self, msg: Action) -> None:
         """Remember the reading; forward the step that waited for it."""
         self.send(self.mux.on_person(msg, time.monotonic_ns()))
+
+    def on_tick(self) -> None:
+        """Let the person drive for one control period."""
+        self.send(self.mux.on_tick(time.monotonic_ns()))
 
     def on_episode(self, msg: Episode) -> None:
         """Learn whether the person may take over in this episode."""

@@ -122,6 +122,11 @@ def _register(store, type_name: str) -> None:
     store.register({k: v for k, v in types.items() if k not in store.fielddefs})
 
 
+def finished_episodes(folder: Path) -> list[Path]:
+    """Return the finished episode bags in a folder, in order of their names; none where there is no such folder."""
+    return sorted(file.parent for file in folder.glob("*/metadata.yaml"))
+
+
 def episode_folders(folder: Path) -> list[Path]:
     """Return the finished episode bags in a folder, in order of their names.
 
@@ -130,25 +135,34 @@ def episode_folders(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise BagError(f"{folder}: no such folder; record demonstrations first")
-    found = sorted(p for p in folder.iterdir() if p.is_dir() and p.name != _PARTIAL)
-    found = [p for p in found if (p / "metadata.yaml").exists()]
+    found = finished_episodes(folder)
     if not found:
         raise BagError(f"{folder}: holds no finished episode (a folder with metadata.yaml and an .mcap file)")
     return found
 
 
-def read_info(folder: Path) -> EpisodeInfo:
+def read_info(folder: Path, contract: str = "") -> EpisodeInfo:
     """Return what is known of a recorded episode.
 
+    Args:
+        folder: Of its bag.
+        contract: Hash of the contract that it must have been recorded under; empty: any.
+
     Raises:
-        BagError: The episode's file is missing or damaged.
+        BagError: The episode's file is missing or damaged, or it was recorded under another contract.
     """
     try:
-        return EpisodeInfo(**json.loads((folder / EPISODE_FILE).read_text()))
+        info = EpisodeInfo(**json.loads((folder / EPISODE_FILE).read_text()))
     except (OSError, ValueError, TypeError) as e:
         raise BagError(
             f"{folder / EPISODE_FILE}: cannot be read ({e}); it is written by the recorder"
         ) from None
+    if contract and info.contract != contract:
+        raise BagError(
+            f"{folder}: recorded under contract {info.contract}, this run's is {contract}: "
+            "record again, or name the robot and task of the recording"
+        )
+    return info
 
 
 def read_steps(folder: Path) -> Iterator[Step]:

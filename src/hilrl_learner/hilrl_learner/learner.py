@@ -92,12 +92,7 @@ class Learner:
         """
         episodes = []
         for path in episode_folders(folder):
-            info = read_info(path)
-            if info.contract != self.contract.hash():
-                raise BagError(
-                    f"{path}: recorded under contract {info.contract}, this run's is {self.contract.hash()}: "
-                    "record again, or train with the robot and task of the recording"
-                )
+            info = read_info(path, self.contract.hash())
             steps = list(read_steps(path))
             if len(steps) != info.steps:
                 raise BagError(

@@ -1,6 +1,7 @@
 """Scripted operator node: a simulated person who shows the task, watches, takes over through /joy and lets go."""
 
 import dataclasses
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from hilrl_sim.expert import Operator
 from hilrl_teleop.joy_mapping import JoyMapping
 
 _LOOK_S = 0.1  # between two looks whether things wait to be put in place
+_CIRCLE = 0.15  # share of a full stick
+_CIRCLE_S = 8.0  # s from one circle to the next: 2π of motion at 1 rad/s, and the rest
 
 
 @dataclass
@@ -26,6 +29,9 @@ class OperatorParams:
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
     mapping: str = param("game_controller", "Gamepad mapping: a name from config/gamepads or a path")
+    teleop: bool = param(
+        False, "There are no episodes: the person leads the tip in slow circles, with a rest after each"
+    )
     seed: int = param(0, "Seed of the person's little variations", bounds=(0, 2**31 - 1))
 
 
@@ -40,7 +46,7 @@ class OperatorNode(Node):
         super().__init__("operator")
         params = declare(self, OperatorParams)
         self.contract, self.task = load_contract(params.robot, params.task)
-        if not self.task.expert:
+        if not self.task.expert and not params.teleop:
             raise UserError(
                 f"task '{self.task.name}' names no expert: run it with operator:=none and a gamepad"
             )
@@ -57,7 +63,11 @@ class OperatorNode(Node):
         self.create_subscription(ResetStatus, "reset_status", self.on_reset_status, qos.LATCHED)
         self.scene = self.create_client(Reset, "reset_scene")
         self.to_place: ResetStatus | None = None
-        self.create_timer(_LOOK_S, self.place)
+        self.started = time.monotonic()
+        if params.teleop:
+            self.create_timer(self.contract.period, self.circle)
+        else:
+            self.create_timer(_LOOK_S, self.place)
 
     def on_episode(self, msg: Episode) -> None:
         """Prepare for an episode."""
@@ -82,6 +92,14 @@ class OperatorNode(Node):
             request = Reset.Request(episode=self.to_place.episode, seed=self.to_place.seed)
             self.to_place = None
             self.scene.call_async(request).add_done_callback(lambda _: self.press("pause"))
+
+    def circle(self) -> None:
+        """Lead the tip along a horizontal circle, or let go for a moment after it."""
+        angle = (time.monotonic() - self.started) % _CIRCLE_S
+        motion = np.zeros(len(EE_AXES))
+        motion[[EE_AXES.index("x"), EE_AXES.index("y")]] = _CIRCLE * np.array([np.cos(angle), np.sin(angle)])
+        axes, buttons = self.mapping.write(angle < 2 * np.pi, motion)
+        self.publisher.publish(Joy(axes=floats(axes), buttons=buttons))
 
     def press(self, event: str) -> None:
         """Press a button of the pad and let go of it."""

@@ -41,9 +41,12 @@ class KeyboardNode(Node):
     """Reads keys of its terminal; publishes `teleop/action` at a fixed rate and `operator_event` for each press.
 
     It needs a terminal of its own: a launch file gives none.
+
+    Args:
+        terminal: Where keys come from and lines go; the controlling terminal if it is left out.
     """
 
-    def __init__(self):
+    def __init__(self, terminal: Terminal | None = None):
         super().__init__("keyboard")
         self.params = declare(self, KeyboardParams)
         self.keys = Keys(KeyMapping.load(find_config("keyboards", self.params.mapping)), self.params.hold)
@@ -54,7 +57,7 @@ class KeyboardNode(Node):
         else:
             self.deadman = self.create_publisher(Bool, "teleop/deadman", qos.STEP)
         self.events = self.create_publisher(OperatorEvent, "operator_event", qos.STEP)
-        self.terminal = Terminal()
+        self.terminal = terminal or Terminal()
         self.terminal.print(self.keys.mapping.help())
         self.create_timer(1.0 / self.params.rate, self.read)
 
@@ -84,7 +87,7 @@ class KeyboardNode(Node):
 
     def status(self, motion: Sequence[float]) -> str:
         """Return the status line."""
-        who = "you drive" if self.keys.held else "the policy drives"
+        who = "you drive" if self.keys.held else "you have let go"
         if self.params.drives == "leader":
             return f"{who} (leader arm)"
         moving = [f"{axis} {value:+.2f}" for axis, value in zip(EE_AXES, motion, strict=True) if value]

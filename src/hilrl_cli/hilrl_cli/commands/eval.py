@@ -1,4 +1,4 @@
-"""hilrl eval: measures the policy of a run in fresh episodes, without exploration and without a person."""
+"""hilrl eval: measures the policy of a run in fresh episodes, without exploration, while nobody helps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import math
 import sys
 from pathlib import Path
 
-from hilrl_cli import environment
+from hilrl_cli import environment, loop
+from hilrl_cli.commands import launch
 from hilrl_cli.errors import UserError
+from hilrl_cli.view import for_people
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,32 +20,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=50, help="how many (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes (default: 0)")
     parser.add_argument("--explore", action="store_true", help="sample from the policy instead of its mode")
+    loop.add_place(parser, loop.SIM, (*loop.OPERATORS, "none"))
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    loop.add_words(parser, "eval")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     environment.enter()
-    from hilrl_actor.curves import RunError, read_summary
+    from hilrl_actor.curves import read_summary
     from hilrl_cli import launch_file
     from hilrl_cli.supervisor import Supervisor
 
     folder = arguments.run.resolve()
-    try:
-        trained = read_summary(folder)
-    except RunError as error:
-        raise UserError(str(error)) from None
-    checkpoint = folder / "checkpoint"
-    if not (checkpoint / "config.yaml").is_file():
-        raise UserError(f"{folder}: has no checkpoint yet (no checkpoint/config.yaml)")
+    policy = loop.policy_of(folder)
     if arguments.episodes < 1:
         raise UserError(f"--episodes is {arguments.episodes}, expected at least 1")
-    name = _free_name(folder)
+    name = loop.free_name(folder, "eval")
     values = {
-        "task": trained["task"], "robot": trained["robot"], "policy": str(checkpoint), "runs_dir": str(folder),
-        "run": name, "episodes": str(arguments.episodes), "seed": str(arguments.seed),
+        **policy, "run": name, "episodes": str(arguments.episodes), "seed": str(arguments.seed),
         "explore": str(arguments.explore).lower(),
+        **loop.place(arguments, in_sim="none", hint=not arguments.json),
+        **launch.parse_arguments(arguments.arguments),
     }  # fmt: skip
+    if values["port"] != loop.SIM and values["operator"] == "none" and values.get("start") != "timer":
+        raise UserError("with --operator none nobody presses pause to start an episode: add start:=timer")
     logs = folder / name / "log"
     processes = launch_file.load(launch_file.find("eval"), values, logs / "parameters")
     view = _Progress(arguments.episodes)
@@ -75,13 +76,6 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _free_name(folder: Path) -> str:
-    number = 1
-    while (folder / f"eval_{number:03d}").exists():
-        number += 1
-    return f"eval_{number:03d}"
-
-
 class _Progress:
     """Shows episodes as they end; keeps the last error."""
 
@@ -101,5 +95,5 @@ class _Progress:
                 self.error = self.error or line.split("]: ", 1)[-1]
             elif "evaluate " in line and "]: " in line:
                 print(line.split("]: ", 1)[-1].replace("evaluate ", "episode "), file=sys.stderr)
-            elif "[WARN]" in line or "[ERROR]" in line or "Traceback" in line:
-                print(line, file=sys.stderr)
+            elif text := for_people(line):
+                print(text, file=sys.stderr)

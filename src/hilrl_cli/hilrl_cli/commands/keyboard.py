@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from hilrl_cli import environment
 
@@ -22,12 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the node; it ends with ctrl-C."""
     environment.enter()
-    from hilrl_ros.contract import config_folder
     from hilrl_teleop.keyboard_node import main
 
-    # as launch/common.launch.yaml sets them for the graph
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config_folder() / "fastdds.xml"))
+    environment.join_graph()
     values = {"mapping": arguments.mapping, "drives": arguments.drives}
     words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     return main(["--ros-args", *words])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hilrl_cli import environment
 from hilrl_cli.errors import UserError
+from hilrl_cli.supervisor import View
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,13 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     return start(arguments.file, arguments.arguments, arguments.log_folder)
 
 
-def start(file: str, words: list[str], log_folder: Path | None = None) -> int:
+def start(file: str, words: list[str], log_folder: Path | None = None, view: View | None = None) -> int:
     """Launch a file with `name:=value` words; on a terminal, a run shows its live view.
 
     Args:
         file: Name of a launch file of package hilrl, or a path.
         words: Arguments.
         log_folder: Where output is kept; by default in the run's folder, or where ROS 2 keeps its logs.
+        view: What shows the output; by default the terminal, or the live view of the run.
     """
     environment.enter()
     from hilrl_cli import launch_file
@@ -59,7 +61,6 @@ def start(file: str, words: list[str], log_folder: Path | None = None) -> int:
 
     path = launch_file.find(file)
     values = parse_arguments(words)
-    view = None
     declared = launch_file.declared_arguments(path)
     check({name: argument.default for name, argument in declared.items()} | values)
     if {"run", "runs_dir"} <= set(declared):
@@ -67,7 +68,7 @@ def start(file: str, words: list[str], log_folder: Path | None = None) -> int:
         values.setdefault("run", run_name({n: a.default for n, a in declared.items()} | values))
         folder = Path(values["runs_dir"], values["run"])
         log_folder = log_folder or folder / "log"
-        if sys.stdout.isatty():
+        if view is None and sys.stdout.isatty():
             from hilrl_cli.view import RunView
 
             view = RunView(folder)

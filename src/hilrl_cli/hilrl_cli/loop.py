@@ -1,0 +1,122 @@
+"""What the commands that bring the loop up share: which arm, which device of the person, which run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .arm import EMULATED, find_port
+from .errors import UserError
+
+FOLLOWER, SIM = "/dev/so101_follower", "sim"
+OPERATORS = ("gamepad", "keyboard", "leader", "scripted")
+# devices that a second terminal completes
+_SECOND_TERMINAL = {
+    "keyboard": "the keyboard drives from a second terminal: run `hilrl keyboard` there",
+    "leader": "for start, success and failure, run `hilrl keyboard --drives leader` in a second terminal",
+}
+
+
+def add_place(parser: argparse.ArgumentParser, port: str, operators: tuple[str, ...] = OPERATORS) -> None:
+    """Add the arguments that say where the arm is and what the person holds; `port` is the default."""
+    parser.add_argument(
+        "--port",
+        default=port,
+        help=f"serial port, emulated (servos in MuJoCo), or sim (default: {port})",
+    )
+    parser.add_argument(
+        "--operator",
+        choices=operators,
+        help="what the person holds, or the scripted person (default: gamepad)",
+    )
+
+
+def add_words(parser: argparse.ArgumentParser, file: str) -> None:
+    """Add `name:=value` for all other arguments of a launch file."""
+    parser.add_argument(
+        "arguments", nargs="*", metavar="name:=value", help=f"more arguments of {file}.launch.yaml"
+    )
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name task and robot contract."""
+    parser.add_argument("--task", default="pick_cube", help="name from config/tasks or a path")
+    parser.add_argument("--robot", default="so101", help="name from config/robots or a path")
+
+
+def place(arguments: argparse.Namespace, in_sim: str = "scripted", hint: bool = True) -> dict[str, str]:
+    """Return the launch arguments that say where the arm is and what the person holds.
+
+    Args:
+        arguments: With those of `add_place`.
+        in_sim: Who is at the simulated arm unless `--operator` says it.
+        hint: Say what a second terminal is needed for.
+
+    Raises:
+        UserError: There is no such port, or it may not be opened.
+    """
+    port = arguments.port
+    if port not in (SIM, EMULATED):
+        find_port(port, "follower")
+    operator = arguments.operator or (in_sim if port == SIM else "gamepad")
+    if hint and operator in _SECOND_TERMINAL:
+        print(_SECOND_TERMINAL[operator])
+    values = {"port": port, "operator": operator}
+    if port == SIM and operator not in ("scripted", "none"):
+        values["lockstep"] = "false"  # a person needs real time
+    return values
+
+
+def as_words(values: dict[str, Any]) -> list[str]:
+    """Return launch arguments as `name:=value` words."""
+    return [f"{name}:={value}" for name, value in values.items()]
+
+
+def policy_of(folder: Path) -> dict[str, str]:
+    """Return the launch arguments that name a run's policy, and the task and robot that it was trained for.
+
+    Raises:
+        UserError: It is no run, or has no checkpoint.
+    """
+    from hilrl_actor.curves import RunError, read_summary
+
+    try:
+        trained = read_summary(folder)
+    except RunError as error:
+        raise UserError(str(error)) from None
+    checkpoint = folder / "checkpoint"
+    if not (checkpoint / "config.yaml").is_file():
+        raise UserError(f"{folder}: has no checkpoint yet (no checkpoint/config.yaml)")
+    return {
+        "task": trained["task"], "robot": trained["robot"], "policy": str(checkpoint), "runs_dir": str(folder),
+    }  # fmt: skip
+
+
+def free_name(folder: Path, prefix: str) -> str:
+    """Return the first name `prefix_001`, `prefix_002`, … that a folder does not hold yet."""
+    number = 1
+    while (folder / f"{prefix}_{number:03d}").exists():
+        number += 1
+    return f"{prefix}_{number:03d}"
+
+
+def demonstrations(folder: Path, robot: str, task: str) -> Path:
+    """Return the absolute path of a folder with recorded demonstrations, given as it is or by its run.
+
+    Raises:
+        UserError: It holds none that is whole, or they were recorded with another robot contract or task.
+    """
+    from hilrl_data.bags import BagError, episode_folders, read_info
+    from hilrl_ros.contract import ContractError, load_contract
+
+    folder = folder.resolve()
+    if (folder / "demos").is_dir():
+        folder = folder / "demos"
+    try:
+        contract, _ = load_contract(robot, task)
+        for episode in episode_folders(folder):
+            read_info(episode, contract.hash())
+    except (BagError, ContractError) as error:
+        raise UserError(str(error)) from None
+    return folder

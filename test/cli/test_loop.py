@@ -1,0 +1,119 @@
+"""Options of the commands that bring the loop up become the launch arguments that they stand for."""
+
+import argparse
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hilrl_cli import launch_file, loop
+from hilrl_cli.commands import record, run, teleop, train
+from hilrl_cli.errors import UserError
+from hilrl_cli.view import for_people
+from hilrl_ros.contract import load_contract
+
+
+def parsed(module, *words):
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def processes(file, words, folder):
+    """The processes of a launch by name: their parameters, as text."""
+    values = dict(word.split(":=", 1) for word in words)
+    return {
+        p.name: "".join(
+            Path(value).read_text() for flag, value in pairwise(p.argv) if flag == "--params-file"
+        )
+        for p in launch_file.load(launch_file.find(file), values, folder)
+    }
+
+
+@pytest.fixture
+def demos(tmp_path):
+    """A run with one episode that looks whole."""
+    contract, _ = load_contract("so101", "reach")
+    episode = tmp_path / "shown" / "demos" / "episode_000004"
+    episode.mkdir(parents=True)
+    (episode / "metadata.yaml").touch()
+    facts = {"episode": 4, "seed": 0, "task": "reach", "text": "", "success": True, "steps": 9}
+    (episode / "episode.json").write_text(json.dumps(facts | {"contract": contract.hash()}))
+    return episode.parent
+
+
+def test_who_is_at_the_arm_unless_it_is_said():
+    assert loop.place(parsed(train)) == {"port": "sim", "operator": "scripted"}
+    assert loop.place(parsed(record, "--port", "emulated")) == {"port": "emulated", "operator": "gamepad"}
+    assert loop.place(parsed(train, "--operator", "gamepad"))["lockstep"] == "false"
+
+
+def test_a_port_that_is_not_there_is_said_before_anything_starts():
+    for module in (record, teleop):
+        with pytest.raises(UserError, match=r"there is no /dev/nothing; .*--port emulated"):
+            loop.place(parsed(module, "--port", "/dev/nothing"))
+    assert parsed(record).port == parsed(run, "x").port == parsed(teleop).port == "/dev/so101_follower"
+
+
+def test_a_device_that_needs_a_second_terminal_says_so(capsys):
+    loop.place(parsed(record, "--port", "emulated", "--operator", "keyboard"))
+    assert "run `hilrl keyboard`" in capsys.readouterr().out
+
+
+def test_training_with_demonstrations_recorded_before_records_none(demos, tmp_path):
+    words = train.words(parsed(train, "--task", "reach", "--demos", str(demos.parent), "demos:=7"))
+    started = processes("sim", words, tmp_path / "parameters")
+    assert f"demos: {demos}" in started["learner"]
+    assert "demos: 0" in started["session"]
+    assert "demos: 7" in processes("sim", ["demos:=7"], tmp_path / "more")["session"]
+
+
+def test_demonstrations_of_another_task_or_none_at_all_are_refused(demos, tmp_path):
+    with pytest.raises(UserError, match="recorded under contract"):
+        train.words(parsed(train, "--task", "pick_cube", "--demos", str(demos)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: holds no finished episode"):
+        train.words(parsed(train, "--demos", str(tmp_path / "empty")))
+
+
+def test_teleoperation_has_no_observer_and_the_person_alone_drives(tmp_path):
+    started = processes("teleop", ["port:=emulated"], tmp_path)
+    assert set(started) == {
+        "emulated_arm",
+        "driver",
+        "reset",
+        "mux",
+        "arm_controller",
+        "joy_teleop",
+        "gamepad",
+    }
+    assert "teleop: true" in started["mux"]
+
+
+def test_a_run_at_work_is_not_recorded(tmp_path):
+    assert "recorder" in processes("eval", ["policy:=x"], tmp_path / "a")
+    started = processes("eval", ["policy:=x", "plan:=run", "operator:=gamepad"], tmp_path / "b")
+    assert "recorder" not in started and "gamepad" in started
+    assert "plan: run" in started["session"]
+
+
+def test_how_a_run_went():
+    summary = {"episodes": 12, "success_rate": 0.75, "interventions": 2, "intervention_steps": 31}
+    assert run.describe(summary) == (
+        "12 episodes: 75% solved by the policy alone, the person took over in 2 (31 steps)"
+    )
+    assert run.describe({"episodes": 0}) == "no episode was finished"
+
+
+def test_what_a_person_sees_of_the_processes_lines():
+    assert for_people("[reset] [INFO] [12.3] [reset]: press pause to start") == "press pause to start"
+    assert for_people("[mux] [INFO] [12.3] [mux]: hello") is None
+    warning = "[mux] [WARN] [12.3] [mux]: late"
+    assert for_people(warning) == warning
+
+
+def test_names_of_evaluations_and_runs_are_counted(tmp_path):
+    (tmp_path / "run_001").mkdir()
+    assert loop.free_name(tmp_path, "run") == "run_002"
+    assert loop.free_name(tmp_path, "eval") == "eval_001"
