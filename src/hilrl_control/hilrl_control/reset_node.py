@@ -137,10 +137,11 @@ class ResetNode(Node):
             elif elapsed > self.path.duration + _LATE:
                 joint = self.contract.joints[self.arm[int(off.argmax())]]
                 self.finish(f"the arm did not come home: {joint} is {off.max():.2f} rad away")
-            return
-        timed = self.status.state == ResetStatus.WAITING and self.params.start == "timer"
-        if timed and elapsed >= self.params.wait:
+        elif self.status.state == ResetStatus.WAITING and self._timer_ran_down(elapsed):
             self.finish("")
+
+    def _timer_ran_down(self, elapsed: float) -> bool:
+        return self.params.start == "timer" and elapsed >= self.params.wait
 
     def on_event(self, msg: OperatorEvent) -> None:
         """Start the episode where the arm waits for the person."""
