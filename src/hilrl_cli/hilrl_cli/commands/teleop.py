@@ -20,8 +20,9 @@ def run(arguments: argparse.Namespace) -> int:
     environment.enter()
     from hilrl_cli.arm_view import ArmView
 
-    values = {"task": arguments.task, "robot": arguments.robot, **loop.place(arguments, hint=False)}
-    values.pop("lockstep", None)  # teleoperation always runs in real time
+    place = loop.place(arguments, hint=False)
+    place.pop("lockstep", None)  # teleoperation always runs in real time
+    values = {"task": arguments.task, "robot": arguments.robot, **place}
     words = [*loop.as_words(values), *arguments.arguments]
     values |= launch.parse_arguments(words)
     launch.check(values)
