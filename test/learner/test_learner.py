@@ -67,6 +67,8 @@ def record_demos(folder, count=2, steps=6, contract=CONTRACT, lost=0):
     for number in range(1, count + 1):
         writer = EpisodeWriter(folder / f"episode_{number:06d}")
         messages = episode_messages(number, steps)
+        for msg in messages["executed_action"]:
+            msg.controller = Action.PERSON  # what nobody showed is not imitated
         if lost:
             del messages["reward"][lost]
         for topic, items in messages.items():
