@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from conftest import random_batch
+from agent_data import random_batch
 
 from hilrl_agents import (
     CheckpointError,

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import add_episode, observation, stamp
+from agent_data import add_episode, observation, stamp
 
 from hilrl_agents import PolicySpec, ReplayBuffer, ReplayError, sample_mixed
 

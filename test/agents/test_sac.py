@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import observation, random_batch
+from agent_data import observation, random_batch
 
 from hilrl_agents import PolicySpec, make_agent
 from hilrl_agents.batch import fold

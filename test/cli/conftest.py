@@ -3,8 +3,6 @@ from pathlib import Path
 
 import pytest
 
-FILES = Path(__file__).parent / "files"
-
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch) -> Path:

@@ -1,15 +1,17 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import FILES
 
 from hilrl_cli import launch_file
 from hilrl_cli.commands.launch import parse_arguments
 from hilrl_cli.errors import LaunchError
 from hilrl_cli.main import main
+
+FILES = Path(__file__).parent / "files"
 
 
 def write(folder, text, name="x.launch.yaml"):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import FILES
 
 from hilrl_cli import launch_file
 from hilrl_cli.errors import UserError
@@ -16,6 +15,8 @@ launch_ros = pytest.importorskip(
 ROOT = Path(__file__).parents[2]
 PROJECT = sorted((ROOT / "launch").glob("*.launch.yaml"))
 PYTHON = sorted((ROOT / "launch").glob("*.launch.py"))
+
+FILES = Path(__file__).parent / "files"
 
 
 def parameters_in_place(command):

@@ -63,11 +63,11 @@ def stream(episodes, length=5, seq=0, people=()):
             yield transition(seq, episode, step, who, "truncated" if step == length - 1 else "")
 
 
-def record_demos(folder, count=2, steps=6, contract=CONTRACT, lost=0):
+def record_demos(folder, count=2, steps=6, contract=CONTRACT, lost=0, idle=0):
     for number in range(1, count + 1):
         writer = EpisodeWriter(folder / f"episode_{number:06d}")
         messages = episode_messages(number, steps)
-        for msg in messages["executed_action"]:
+        for msg in messages["executed_action"][idle:]:
             msg.controller = Action.PERSON  # what nobody showed is not imitated
         if lost:
             del messages["reward"][lost]
@@ -219,6 +219,13 @@ def test_demonstrations_are_stored_once_however_often_they_are_read(make_learner
     assert learner.load_demos(demos) == 18
     assert learner.offline.stored == 18
     expected = {1000.0 * e + k: 1000.0 * e + k + 1 for e in (1, 2, 3) for k in range(6)}
+    assert neighbours(learner.offline) == expected
+
+
+def test_what_came_before_the_person_took_hold_is_not_imitated(make_learner, tmp_path):
+    learner = make_learner()
+    assert learner.load_demos(record_demos(tmp_path / "demos", count=2, idle=2)) == 8
+    expected = {1000.0 * e + k: 1000.0 * e + k + 1 for e in (1, 2) for k in range(2, 6)}
     assert neighbours(learner.offline) == expected
 
 
