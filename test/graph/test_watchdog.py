@@ -72,6 +72,7 @@ def moving_arm(launch, own_domain):
     arm = Arm()
     yield graph, arm
     arm.close()
+    graph.stop()  # other tests listen in the same domain
 
 
 @pytest.mark.parametrize("victim", ["arm_controller", "mux", "actor"])
