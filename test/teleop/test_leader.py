@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from hilrl_msgs.msg import Action
-from loop_messages import CONTRACT, HOME
+from loop_messages import CONTRACT, HOME, SCALE
 
 from hilrl_control.arm import ArmController
 from hilrl_ros.contract import EE_AXES, ActionSpace
@@ -97,7 +97,7 @@ def test_tip_actions_name_the_axes_in_order_and_stay_in_range():
     leader = Leader(CONTRACT, "tip", fade=False)
     leader.hold(HOME, HOME)
     action = dict(zip(EE_AXES, leader.follow(HOME + 0.6 * PAN + 0.1 * GRIPPER, HOME, 0.02), strict=True))
-    assert action["y"] == -1.0 and action["gripper"] == pytest.approx(0.5 * 0.1 / 0.3)
+    assert action["y"] == -1.0 and action["gripper"] == pytest.approx(0.5 * 0.1 / SCALE["gripper"])
     assert action["yaw"] == 0.0  # the contract's motion has none
 
 
