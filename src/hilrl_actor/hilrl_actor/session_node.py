@@ -183,9 +183,10 @@ class SessionNode(Node):
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
             if self.params.plan == "learn" and not current:
                 return False
-        if self.session.phase == "demonstrate" and not self.count_publishers("recording"):
+        recorded = self.session.phase == "demonstrate" or self.params.plan == "evaluate"
+        if recorded and not self.count_publishers("recording"):
             self.waiting_since = time.monotonic()  # the recorder is not there yet
-        settle = _SETTLE_S if self.session.phase in ("demonstrate", "showcase") else 0.0
+        settle = _SETTLE_S if recorded or self.session.phase == "showcase" else 0.0
         return time.monotonic() - self.waiting_since >= settle
 
     def _policy_is_there(self) -> bool:
