@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,19 @@ def demo(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HILRL_TEST_SET", "debug")
     monkeypatch.delenv("HILRL_TEST_NOT_SET", raising=False)
     return share
+
+
+@pytest.fixture
+def press(monkeypatch):
+    """Enter is pressed, while a command looks for it, whenever this list's next function returns True."""
+    waiting, begin = [], time.monotonic()
+
+    def entered(_lines):
+        assert time.monotonic() - begin < 40, "still waiting for enter"
+        if waiting and waiting[0]():
+            waiting.pop(0)
+            return True
+        return False
+
+    monkeypatch.setattr("hilrl_cli.lines.Lines.entered", entered)
+    return waiting

@@ -30,22 +30,6 @@ def hand():
         yield hand
 
 
-@pytest.fixture
-def press(monkeypatch):
-    """Enter is pressed, while the ranges are recorded, whenever this list's next function returns True."""
-    waiting, begin = [], time.monotonic()
-
-    def entered(_lines):
-        assert time.monotonic() - begin < 40, "still waiting for enter"
-        if waiting and waiting[0]():
-            waiting.pop(0)
-            return True
-        return False
-
-    monkeypatch.setattr("hilrl_cli.lines.Lines.entered", entered)
-    return waiting
-
-
 def moved(hand, joints=tuple(STOPS)):
     """A function that moves joints from stop to stop and says when that is done."""
     ends = ({id_: STOPS[id_][end] for id_ in joints} for end in (0, 1))

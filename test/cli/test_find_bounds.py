@@ -1,7 +1,5 @@
 """hilrl find-bounds on an emulated arm, as a person uses it."""
 
-import time
-
 import numpy as np
 import pytest
 from loop_messages import ROBOT
@@ -19,20 +17,10 @@ CONTRACT, _ = load_contract(ROBOT)
 
 
 @pytest.fixture
-def enter(monkeypatch, tmp_path):
-    """Enter is pressed once each of these functions returns True."""
+def enter(press, monkeypatch, tmp_path):
+    """See `press`; files that are written go to a temporary folder."""
     monkeypatch.chdir(tmp_path)
-    waiting, begin = [], time.monotonic()
-
-    def entered(_lines):
-        assert time.monotonic() - begin < 40, "still waiting for enter"
-        if waiting and waiting[0]():
-            waiting.pop(0)
-            return True
-        return False
-
-    monkeypatch.setattr("hilrl_cli.lines.Lines.entered", entered)
-    return waiting
+    return press
 
 
 @pytest.fixture

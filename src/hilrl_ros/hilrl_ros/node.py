@@ -10,11 +10,9 @@ import sys
 from typing import Any, TypeVar
 
 import rclpy
-from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
-from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -121,24 +119,6 @@ def ask_for_realtime(node: Node, wanted: bool, priority: int = 10) -> None:
             "no real-time priority (SCHED_FIFO is not allowed here): a busy machine may delay the control loop; "
             "allow it with 'rtprio 10' for your user in /etc/security/limits.conf"
         )
-
-
-def survive_invalid_transitions(node: LifecycleNode) -> None:
-    """Answer a lifecycle transition that the node's state does not allow with a failure; rclpy would end the node."""
-    service = node._service_change_state
-    change = service.callback
-
-    def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
-        try:
-            return change(request, response)
-        except rclpy._rclpy_pybind11.RCLError:
-            state = node._state_machine.current_state[1]
-            name = request.transition.label or f"number {request.transition.id}"
-            node.get_logger().error(f"transition {name} refused: the node is {state}")
-            response.success = False
-            return response
-
-    service.callback = answer
 
 
 def step_back() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from hilrl_msgs.msg import Action
@@ -78,7 +77,9 @@ class LeaderNode(Node):
         self.leader = Leader(self.contract, params.mode, fade=params.alignment != "offset")
         self.stirring = Stirring(params.move_threshold, params.release_after)
         try:
-            self.arm = LeaderArm(params.port, self.find_calibration(), self.contract.joints)
+            self.arm = LeaderArm(
+                params.port, Calibration.named(params.calibration, "leader"), self.contract.joints
+            )
         except (BusError, LeaderError, CalibrationError) as error:
             raise UserError(str(error)) from None
         self.follower: tuple[float, np.ndarray] | None = None
@@ -93,11 +94,6 @@ class LeaderNode(Node):
         self.create_subscription(Bool, "teleop/deadman", self.on_deadman, qos.STEP)
         self.create_timer(1.0 / params.rate, self.read)
         ask_for_realtime(self, params.realtime)
-
-    def find_calibration(self) -> Calibration:
-        """Return the leader's calibration, by name or by path."""
-        name = self.params.calibration
-        return Calibration.load(name) if Path(name).suffix == ".json" else Calibration.find(name, "leader")
 
     def on_joints(self, msg: JointState) -> None:
         """Remember where the follower is."""

@@ -138,6 +138,15 @@ class Calibration:
         return cls(joints, str(path))
 
     @classmethod
+    def named(cls, name: str, role: str = "follower") -> Calibration:
+        """Read a calibration by its path, which ends in .json, or by the name that LeRobot keeps it under.
+
+        Raises:
+            CalibrationError: See `load` and `find`.
+        """
+        return cls.load(name) if name.endswith(".json") else cls.find(name, role)
+
+    @classmethod
     def find(cls, name: str, role: str = "follower") -> Calibration:
         """Read the calibration that LeRobot keeps under a name (its robot.id or teleop.id).
 

@@ -18,6 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
+from hilrl_ros.lifecycle import survive_invalid_transitions
 from hilrl_ros.messages import nanoseconds, seconds, to_time
 from hilrl_ros.node import (
     UserError,
@@ -25,7 +26,6 @@ from hilrl_ros.node import (
     declare,
     param,
     run,
-    survive_invalid_transitions,
 )
 from so101_driver.arm import Arm, ArmError
 from so101_driver.bus import Bus, BusError
@@ -159,7 +159,7 @@ class DriverNode(LifecycleNode):
         # an emulated arm that was started together with this node is still writing it
         while name.endswith(".json") and not os.path.exists(name) and time.monotonic() < waited_until:
             time.sleep(0.1)
-        found = (Calibration.load(name) if name.endswith(".json") else Calibration.find(name)).joints
+        found = Calibration.named(name).joints
         if set(found) != set(joints):
             raise UserError(f"the calibration has joints {', '.join(found)}, expected {', '.join(joints)}")
         return Calibration({joint: found[joint] for joint in joints})
