@@ -9,7 +9,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
@@ -33,7 +33,9 @@ class SceneParams:
 
 
 class SceneNode(Node):
-    """A node with a simulated arm and table; publishes `<object>/pose`, `<camera>/image_raw` and `camera_info`.
+    """A node with a simulated arm and table.
+
+    Publishes `<object>/pose`, `<object>/joint_states` of objects on joints, `<camera>/image_raw` and `camera_info`.
 
     Attributes:
         params: Its parameters.
@@ -56,6 +58,10 @@ class SceneNode(Node):
             name: self.create_publisher(PoseStamped, f"{name}/pose", qos.STEP)
             for name in self.simulation.object_poses()
         }
+        self.joint_publishers = {
+            name: self.create_publisher(JointState, f"{name}/joint_states", qos.STEP)
+            for name in self.simulation.object_joints()
+        }
         self.image_publishers = {
             name: (
                 self.create_publisher(Image, f"{name}/image_raw", qos.SENSOR),
@@ -65,7 +71,11 @@ class SceneNode(Node):
         }
 
     def publish_poses(self, stamp: Time) -> None:
-        """Publish where the objects are."""
+        """Publish where the objects are, and how far those on joints have moved."""
+        for name, (position, velocity) in self.simulation.object_joints().items():
+            state = JointState(name=[name], position=[position], velocity=[velocity])
+            state.header.stamp, state.header.frame_id = stamp, self.contract.model.base_frame
+            self.joint_publishers[name].publish(state)
         for name, (position, quaternion) in self.simulation.object_poses().items():
             msg = PoseStamped()
             msg.header.stamp, msg.header.frame_id = stamp, self.contract.model.base_frame

@@ -8,8 +8,9 @@ import numpy as np
 from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics
 
+from .objects import AXES, scene_objects
 from .rendering import Renderer
-from .scene import build, scene_objects
+from .scene import build
 
 SETTLE = 0.2  # s that arm and objects get to come to rest after a reset
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -39,6 +40,9 @@ class Simulation:
         self.data = mujoco.MjData(self.model)
         self.kinematics = Kinematics(contract)
         self._objects = scene_objects(task)
+        if any(item.held for item in self._objects.values()) and "grasp" not in contract.sim:
+            raise ContractError(f"{contract.robot}.sim.grasp: is missing; {task.name} has a held object")
+        self._grasp_offset = np.array(contract.sim.get("grasp", {}).get("offset", (0, 0, 0)), float)
         joints = [self.model.joint(name) for name in contract.joints]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dofs = np.array([joint.dofadr[0] for joint in joints])
@@ -59,38 +63,79 @@ class Simulation:
         """
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
-        self._place_all(rng)
+        held = self._place_all(rng)
         spread = float(self.task.scene.get("home_spread", 0.0))
         self._target, self._ramp = self.kinematics.near_home(spread, rng), 0  # set-point's goal, steps to it
         self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
-        mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
+        settle = round(SETTLE / self.model.opt.timestep)
+        if held:
+            self._close_on(held, settle)
+        mujoco.mj_step(self.model, self.data, settle)
         self.data.time = 0.0
         mujoco.mj_forward(self.model, self.data)
 
     def reset_objects(self, seed: int) -> None:
-        """Place the objects where `reset` with this seed places them, at rest; the arm goes on as it was."""
-        self._place_all(np.random.default_rng(seed))
+        """Place the objects where `reset` with this seed places them, at rest; the arm goes on as it was.
+
+        What `reset` puts into the closed jaws is put between them as they are.
+        """
+        held = self._place_all(np.random.default_rng(seed))
+        mujoco.mj_kinematics(self.model, self.data)
+        self._put_between_jaws(held)
         mujoco.mj_forward(self.model, self.data)
 
-    def _place_all(self, rng: np.random.Generator) -> None:
+    def _place_all(self, rng: np.random.Generator) -> dict[str, tuple[np.ndarray, float]]:
+        """Place what is not held; return offset [3] (m) and yaw of what is, by name."""
+        held = {}
         for name, item in self._objects.items():
-            x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
-            self._place(name, np.array([x, y, z]), yaw)
+            if item.on:
+                self._rest(name)
+                continue
+            x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in AXES)
+            if item.held:
+                held[name] = np.array([x, y, z]), yaw
+            else:
+                self._place(name, self._base_pos + self._base_R @ [x, y, z], yaw)
+        return held
 
     def _place(self, name: str, pos: np.ndarray, yaw: float) -> None:
-        pos = self._base_pos + self._base_R @ pos
+        """Put an object to a position [3] in the world, turned by yaw from the base frame, at rest."""
         quat, base = np.empty(4), np.empty(4)
         mujoco.mju_mat2Quat(base, self._base_R.ravel())
         mujoco.mju_mulQuat(quat, base, np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]))
         body = self.model.body(name)
-        if self._objects[name].collides:
+        if self._objects[name].is_free:
+            self._rest(name)
             address = self.model.jnt_qposadr[body.jntadr[0]]
             self.data.qpos[address : address + 7] = [*pos, *quat]
-            dof = self.model.jnt_dofadr[body.jntadr[0]]
-            self.data.qvel[dof : dof + 6] = 0.0
         else:
             self.data.mocap_pos[body.mocapid[0]] = pos
             self.data.mocap_quat[body.mocapid[0]] = quat
+
+    def _rest(self, name: str) -> None:
+        """Bring an object's joint, if it has one, to 0, without speed."""
+        body = self.model.body(name)
+        if body.jntnum[0]:
+            start, dof = self.model.jnt_qposadr[body.jntadr[0]], body.dofadr[0]
+            self.data.qpos[start] = 0.0
+            self.data.qvel[dof : dof + body.dofnum[0]] = 0.0
+
+    def _put_between_jaws(self, held: dict[str, tuple[np.ndarray, float]]) -> None:
+        """Put objects against the fixed jaw, where the closed moving jaw finds them; see `_place_all`."""
+        tip = self.data.body(self.contract.model.tip_frame)
+        across = tip.xmat.reshape(3, 3) @ self._grasp_offset  # from the fixed jaw towards the moving one
+        for name, (offset, yaw) in held.items():
+            half = self._objects[name].parts[0].half_extent[0]
+            self._place(name, tip.xpos + across * half / np.linalg.norm(across) + self._base_R @ offset, yaw)
+
+    def _close_on(self, held: dict[str, tuple[np.ndarray, float]], steps: int) -> None:
+        """Close the jaws on objects that nothing else holds yet; the servo goes on squeezing them."""
+        gripper = self.contract.joints.index(self.contract.gripper_joint)
+        self._target[gripper] = self.data.ctrl[gripper] = float(self.contract.sim["grasp"]["closed"])
+        for _ in range(2 * steps):
+            mujoco.mj_kinematics(self.model, self.data)
+            self._put_between_jaws(held)
+            mujoco.mj_step(self.model, self.data)
 
     def step(self, target: np.ndarray, duration: float | None = None) -> None:
         """Advance towards the joint targets.
@@ -177,6 +222,20 @@ class Simulation:
     def joint_effort(self) -> np.ndarray:
         """Servo torques [n], N m."""
         return self.data.actuator_force.copy()
+
+    @property
+    def target(self) -> np.ndarray:
+        """Joint targets that the servos hold or move to [n], rad."""
+        return self._target.copy()
+
+    def object_joints(self) -> dict[str, tuple[float, float]]:
+        """Return position (m or rad) and velocity of every object that moves on a joint."""
+        joints = {}
+        for name, item in self._objects.items():
+            if item.joint:
+                joint = self.data.joint(name)
+                joints[name] = float(joint.qpos[0]), float(joint.qvel[0])
+        return joints
 
     def object_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return position [3] (m) and quaternion x, y, z, w [4] of every object, in the base frame."""
