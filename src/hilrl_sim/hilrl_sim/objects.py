@@ -151,7 +151,10 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
         if place == "on":
             if raw["on"] not in objects:
                 raise ContractError(f"{where}.on: is {raw['on']!r}, expected the name of an object above it")
-            settings |= {"on": raw["on"], "position": _vector(where, "position", raw.get("position", (0, 0, 0)))}
+            settings |= {
+                "on": raw["on"],
+                "position": _vector(where, "position", raw.get("position", (0, 0, 0))),
+            }
             settings["joint"] = _joint(f"{where}.joint", raw["joint"]) if "joint" in raw else None
         else:
             settings |= {key: bool(raw.get(key, False)) for key in ("fixed", "held")}
@@ -167,7 +170,9 @@ def _parts(where: str, raw: dict[str, Any]) -> tuple[Part, ...]:
     if "parts" not in raw:
         return (_part(where, raw["shape"], raw["size"], (0, 0, 0), color),)
     if not isinstance(raw["parts"], list) or not raw["parts"]:
-        raise ContractError(f"{where}.parts: is {raw['parts']!r}, expected a list of {{shape, size, position}}")
+        raise ContractError(
+            f"{where}.parts: is {raw['parts']!r}, expected a list of {{shape, size, position}}"
+        )
     parts = []
     for i, part in enumerate(raw["parts"]):
         here = f"{where}.parts[{i}]"

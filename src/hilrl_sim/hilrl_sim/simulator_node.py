@@ -36,7 +36,7 @@ class SimulatorParams(SceneParams):
 class SimulatorNode(SceneNode):
     """The arm and its table.
 
-    Publishes `joint_states`, `<object>/pose`, `<object>/joint_states`, `<camera>/image_raw` and `camera_info`, `/clock`, `/diagnostics`;
+    Publishes `joint_states`, what `SceneNode` does, `/clock` and `/diagnostics`;
     takes `trajectory_controller/joint_trajectory` and `forward_controller/commands`; serves `reset_episode`.
     In lockstep a trajectory counts only if its stamp is that of the present state, so a command is never executed
     twice nor for a state that is over.
