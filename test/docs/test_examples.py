@@ -8,7 +8,7 @@ from documentation import ROOT, reference
 
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros.contract import load_contract
-from hilrl_sim.scene import scene_objects
+from hilrl_sim.objects import scene_objects
 
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.M | re.S)
 ROBOT = ROOT / "config" / "robots" / "so101.yaml"

@@ -20,13 +20,14 @@ SHAPES = {  # edge lengths; radius; radius and height
     "cylinder": (2, mujoco.mjtGeom.mjGEOM_CYLINDER),
 }
 FORMS = ("shape", "size", "parts")
-OBJECT_KEYS = ("mass", "friction", "color", "collides")
-PLACES = {  # how an object comes to its place, and the keys that say it
-    "spawn": ("spawn", "fixed", "held"),
-    "on": ("on", "position", "joint"),
+OBJECT_KEYS = ("mass", "friction", "contact_time", "color", "collides")
+PLACES = {  # where an object comes from, and the keys that go with it
+    "spawn": ("fixed", "held"),
+    "part_of": ("position", "joint"),
 }
 PART_KEYS = ("shape", "size", "position")
 JOINT_TYPES = {"slide": mujoco.mjtJoint.mjJNT_SLIDE, "hinge": mujoco.mjtJoint.mjJNT_HINGE}
+CONTACT_TIME = 0.02  # s, MuJoCo's default
 AXES = ("x", "y", "z", "yaw")
 # Collision bits (contype, conaffinity): the arm meets objects and the table but not itself, whose
 # neighbouring hulls overlap; objects meet everything.
@@ -94,12 +95,14 @@ class SceneObject:
         parts: What it is made of, in its frame.
         mass: kg.
         friction: Coefficient of its surface.
+        contact_time: How long contact takes to push it back, s; MuJoCo's solref, at least two physics steps. What is
+            light and squeezed hard needs less than the usual, or the jaws sink into it.
         collides: Whether it is a body (True) or a mark in space.
         spawn: Ranges (low, high) of x, y, z in m and yaw in rad: in the base frame; of a held object, from where it
             is between the jaws. None on another object.
         fixed: Whether it stays where it is put.
         held: Whether it begins in the closed jaws.
-        on: Name of the object that it is part of, or "".
+        part_of: Name of the object that it is part of, or "".
         position: Where it is on that object, in its frame [3], m.
         joint: How it moves on that object.
     """
@@ -108,11 +111,12 @@ class SceneObject:
     parts: tuple[Part, ...]
     mass: float
     friction: float
+    contact_time: float
     collides: bool
     spawn: dict[str, tuple[float, float]] | None = None
     fixed: bool = False
     held: bool = False
-    on: str = ""
+    part_of: str = ""
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     joint: Joint | None = None
 
@@ -124,7 +128,7 @@ class SceneObject:
     @property
     def is_free(self) -> bool:
         """Whether it may go anywhere."""
-        return self.collides and not self.fixed and not self.on
+        return self.collides and not self.fixed and not self.part_of
 
 
 def scene_objects(task: Task) -> dict[str, SceneObject]:
@@ -139,20 +143,21 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
         where = f"{task.name}.scene.objects.{name}"
         if not isinstance(raw, dict):
             raise ContractError(f"{where}: is {raw!r}, expected a mapping of keys to values")
-        place = "on" if "on" in raw else "spawn"
+        place = "part_of" if "part_of" in raw else "spawn"
         form = ("parts",) if "parts" in raw else ("shape", "size")
         check_keys(where, raw, (*form, place), OBJECT_KEYS + PLACES[place])
         parts = _parts(where, raw)
         settings: dict[str, Any] = {
             "mass": float(raw.get("mass", 0.05)),
             "friction": float(raw.get("friction", 1.0)),
+            "contact_time": float(raw.get("contact_time", CONTACT_TIME)),
             "collides": bool(raw.get("collides", True)),
         }
-        if place == "on":
-            if raw["on"] not in objects:
-                raise ContractError(f"{where}.on: is {raw['on']!r}, expected the name of an object above it")
+        if place == "part_of":
+            if raw["part_of"] not in objects:
+                raise ContractError(f"{where}.part_of: is {raw['part_of']!r}, expected the name of an object above it")
             settings |= {
-                "on": raw["on"],
+                "part_of": raw["part_of"],
                 "position": _vector(where, "position", raw.get("position", (0, 0, 0))),
             }
             settings["joint"] = _joint(f"{where}.joint", raw["joint"]) if "joint" in raw else None
@@ -240,8 +245,8 @@ def _height(parts: tuple[Part, ...]) -> float:
 
 def add_object(spec: mujoco.MjSpec, item: SceneObject) -> None:
     """Add an object to the scene as a body of its name: free, on a joint of its name, or a mocap body."""
-    moves = item.is_free or item.on
-    parent = spec.body(item.on) if item.on else spec.worldbody
+    moves = item.is_free or item.part_of
+    parent = spec.body(item.part_of) if item.part_of else spec.worldbody
     body = parent.add_body(name=item.name, pos=item.position, mocap=not moves)
     volume = sum(part.volume for part in item.parts)
     for i, part in enumerate(item.parts):
@@ -259,11 +264,13 @@ def add_object(spec: mujoco.MjSpec, item: SceneObject) -> None:
             geom.mass = item.mass * part.volume / volume
             geom.condim = 4
             geom.friction = [item.friction, 0.005, 0.0001]
+            if item.contact_time != CONTACT_TIME:
+                geom.solref[0], geom.solmix = item.contact_time, 1000.0  # whatever it touches
     if item.is_free:
         body.add_freejoint()
-    if item.on:
+    if item.part_of:
         # what moves on another is guided by its joint, not by contact
-        spec.add_exclude(bodyname1=item.on, bodyname2=item.name)
+        spec.add_exclude(bodyname1=item.part_of, bodyname2=item.name)
     if item.joint:
         joint = body.add_joint(
             name=item.name, type=JOINT_TYPES[item.joint.type], axis=item.joint.axis, range=item.joint.range,

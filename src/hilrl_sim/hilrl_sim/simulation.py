@@ -13,6 +13,7 @@ from .rendering import Renderer
 from .scene import build
 
 SETTLE = 0.2  # s that arm and objects get to come to rest after a reset
+CLOSE = 0.0005  # m between an object and the jaws that are about to close on it
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -42,6 +43,7 @@ class Simulation:
         self._objects = scene_objects(task)
         if any(item.held for item in self._objects.values()) and "grasp" not in contract.sim:
             raise ContractError(f"{contract.robot}.sim.grasp: is missing; {task.name} has a held object")
+        self._home_R = self.kinematics.forward(np.array(contract.home))[1]
         self._grasp_offset = np.array(contract.sim.get("grasp", {}).get("offset", (0, 0, 0)), float)
         joints = [self.model.joint(name) for name in contract.joints]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
@@ -67,10 +69,9 @@ class Simulation:
         spread = float(self.task.scene.get("home_spread", 0.0))
         self._target, self._ramp = self.kinematics.near_home(spread, rng), 0  # set-point's goal, steps to it
         self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
-        settle = round(SETTLE / self.model.opt.timestep)
         if held:
-            self._close_on(held, settle)
-        mujoco.mj_step(self.model, self.data, settle)
+            self._close_on(held)
+        mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
         self.data.time = 0.0
         mujoco.mj_forward(self.model, self.data)
 
@@ -88,21 +89,21 @@ class Simulation:
         """Place what is not held; return offset [3] (m) and yaw of what is, by name."""
         held = {}
         for name, item in self._objects.items():
-            if item.on:
+            if item.part_of:
                 self._rest(name)
                 continue
             x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in AXES)
             if item.held:
                 held[name] = np.array([x, y, z]), yaw
             else:
-                self._place(name, self._base_pos + self._base_R @ [x, y, z], yaw)
+                self._place(name, self._base_pos + self._base_R @ [x, y, z], self._base_R, yaw)
         return held
 
-    def _place(self, name: str, pos: np.ndarray, yaw: float) -> None:
-        """Put an object to a position [3] in the world, turned by yaw from the base frame, at rest."""
-        quat, base = np.empty(4), np.empty(4)
-        mujoco.mju_mat2Quat(base, self._base_R.ravel())
-        mujoco.mju_mulQuat(quat, base, np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]))
+    def _place(self, name: str, pos: np.ndarray, R: np.ndarray, yaw: float) -> None:
+        """Put an object to a position [3] in the world, turned by yaw from a frame R [3, 3], at rest."""
+        quat, frame = np.empty(4), np.empty(4)
+        mujoco.mju_mat2Quat(frame, R.ravel())
+        mujoco.mju_mulQuat(quat, frame, np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]))
         body = self.model.body(name)
         if self._objects[name].is_free:
             self._rest(name)
@@ -121,21 +122,32 @@ class Simulation:
             self.data.qvel[dof : dof + body.dofnum[0]] = 0.0
 
     def _put_between_jaws(self, held: dict[str, tuple[np.ndarray, float]]) -> None:
-        """Put objects against the fixed jaw, where the closed moving jaw finds them; see `_place_all`."""
+        """Put objects before the fixed jaw, where the closing moving jaw finds them; see `_place_all`."""
         tip = self.data.body(self.contract.model.tip_frame)
-        across = tip.xmat.reshape(3, 3) @ self._grasp_offset  # from the fixed jaw towards the moving one
+        R = tip.xmat.reshape(3, 3) @ self._home_R.T  # the base frame, as the hand is turned from home
+        across = self._home_R @ self._grasp_offset  # from the fixed jaw towards the moving one
         for name, (offset, yaw) in held.items():
-            half = self._objects[name].parts[0].half_extent[0]
-            self._place(name, tip.xpos + across * half / np.linalg.norm(across) + self._base_R @ offset, yaw)
+            away = self._objects[name].parts[0].half_extent[0] + CLOSE
+            self._place(name, tip.xpos + R @ (across * away / np.linalg.norm(across) + offset), R, yaw)
 
-    def _close_on(self, held: dict[str, tuple[np.ndarray, float]], steps: int) -> None:
-        """Close the jaws on objects that nothing else holds yet; the servo goes on squeezing them."""
+    def _close_on(self, held: dict[str, tuple[np.ndarray, float]]) -> None:
+        """Close the jaws until they nearly touch the objects between them; the servo then goes on to squeeze them."""
         gripper = self.contract.joints.index(self.contract.gripper_joint)
-        self._target[gripper] = self.data.ctrl[gripper] = float(self.contract.sim["grasp"]["closed"])
-        for _ in range(2 * steps):
+        bodies = [self.model.body(name).id for name in held]
+        closed = self.contract.sim["grasp"]["closed"]
+        low, high = float(closed), float(self.contract.sim["grasp"]["open"])
+        while high - low > 1e-3:
+            self.data.qpos[self._qpos[gripper]] = (low + high) / 2
             mujoco.mj_kinematics(self.model, self.data)
             self._put_between_jaws(held)
-            mujoco.mj_step(self.model, self.data)
+            mujoco.mj_fwdPosition(self.model, self.data)
+            if np.isin(self.model.geom_bodyid[self.data.contact.geom], bodies).any():
+                low = (low + high) / 2
+            else:
+                high = (low + high) / 2
+        self.data.qpos[self._qpos[gripper]] = high
+        self._target[gripper] = self.data.ctrl[gripper] = closed
+        self._put_between_jaws(held)
 
     def step(self, target: np.ndarray, duration: float | None = None) -> None:
         """Advance towards the joint targets.
