@@ -12,7 +12,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import Camera, StateEntry
 from hilrl_ros.images import from_rgb, to_rgb
 from hilrl_ros.kinematics import Kinematics
-from hilrl_ros.messages import nanoseconds, to_time
+from hilrl_ros.messages import named_entries, nanoseconds, to_time
 
 START = 5_000 * MS
 CAMERA = Camera("front/image_raw", (4, 6), (2, 0, 6, 4))
@@ -39,6 +39,21 @@ def steps(made, stamps, **kwargs):
 
 def frame(stamp_ns, value):
     return from_rgb(np.full((8, 8, 3), value, np.uint8), to_time(stamp_ns))
+
+
+def test_privileged_entries_stand_beside_the_state_where_they_can_be_observed():
+    own = [e for e in CONTRACT.state if e.topic == "joint_states"]
+    cube = [e for e in CONTRACT.state if e.topic == "cube/pose"]
+    contract = dataclasses.replace(CONTRACT, state=tuple(own), privileged=tuple(cube))
+    whole = observer().add("joint_states", joint_state(START))
+    split = observer(contract).add("joint_states", joint_state(START))
+    assert [*split.state, *split.privileged] == list(whole.state) and len(split.privileged) == len(cube)
+    assert named_entries(split, contract) == named_entries(whole, CONTRACT)
+    assert observer(contract, cube_at=None).add("joint_states", joint_state(START)) is None  # waits for it
+    real = Observer(contract, 0.2, privileged=False)
+    real.begin(1, START)
+    alone = real.add("joint_states", joint_state(START))
+    assert (alone.state, len(alone.privileged)) == (split.state, 0)
 
 
 def test_values_and_differences_are_those_of_the_messages():

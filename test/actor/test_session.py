@@ -146,3 +146,11 @@ def test_a_run_has_no_end_learns_nothing_and_lets_the_person_take_over(tmp_path)
     summary = session.summary(0.1)
     assert (summary["success_rate"], summary["episodes"]) == (0.6, 5)
     assert (summary["interventions"], summary["intervention_steps"]) == (1, 4)
+
+
+def test_truth_counts_and_what_the_reward_took_it_for_is_written_beside_it(session):
+    session.begin_episode()
+    session.end_episode(10, False, 0, 1.0, rewarded=True)
+    with (session.folder / "episodes.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["success"], row["rewarded"]) == ("False", "True")

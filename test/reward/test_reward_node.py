@@ -1,10 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hilrl_msgs.msg import Action, Observation, OperatorEvent, Reward
 from loop_messages import CONTRACT, CUBE_Z, ROBOT, TASK, TASK_FILE, action, observation
 
 from hilrl_reward.reward_node import RewardNode
+from hilrl_reward.terms import RewardFunction
 from hilrl_ros import qos
+from hilrl_ros.messages import floats
+from hilrl_ros.node import UserError
 
 
 class Sent(list):
@@ -31,6 +36,40 @@ def play(node, episode, first, last, height=0.0):
     for step in range(first, last):
         node.on_action(action(episode, step, [0.0] * 4))
         node.on_observation(seen(episode, step + 1, height if step == last - 1 else 0.0))
+
+
+def test_truth_is_judged_beside_the_reward(make_graph):
+    """A reward that only looks at the tip, in a task whose truth is the cube's height."""
+    cube = tuple(e for e in CONTRACT.state if e.topic == "cube/pose")
+    own = tuple(e for e in CONTRACT.state if e.topic != "cube/pose")
+    node = make_graph(robot=ROBOT, task=TASK_FILE).add(RewardNode())
+    node.contract = dataclasses.replace(CONTRACT, state=own, privileged=cube)
+    truth = dict(TASK.success)
+    task = dataclasses.replace(
+        TASK, success={"term": "above", "state": "tip_z", "threshold": 0.05}, truth=truth
+    )
+    node.task, node.function = task, RewardFunction(task, node.contract.entry_names)
+    node.publisher = Sent()
+    for step, (tip, height) in enumerate([(0.0, 0.0), (0.0, 0.07), (0.06, 0.0), (0.0, None)]):
+        msg = observation(1, step, [0.0] * len(own))
+        msg.state[[e.name for e in own].index("tip_z")] = tip
+        if height is not None:
+            msg.privileged = floats(height * (e.name == "cube_z") for e in cube)
+        node.on_observation(msg)
+        node.on_action(action(1, step, [0.0] * 4))
+    told = [(r.success, r.truth) for r in node.publisher]
+    assert told == [(False, Reward.YES), (True, Reward.NO), (False, Reward.UNKNOWN)]
+
+
+def test_a_reward_that_needs_what_only_a_simulator_knows_says_so(make_graph):
+    node = make_graph(robot=ROBOT, task=TASK_FILE).add(RewardNode())
+    cube = tuple(e for e in CONTRACT.state if e.topic == "cube/pose")
+    own = tuple(e for e in CONTRACT.state if e.topic != "cube/pose")
+    node.contract = dataclasses.replace(CONTRACT, state=own, privileged=cube)
+    node.on_observation(observation(1, 0, [0.0] * len(own)))
+    node.on_action(action(1, 0, [0.0] * 4))
+    with pytest.raises(UserError, match="the reward looks at 'cube_z', which is privileged and not observed"):
+        node.on_observation(observation(1, 1, [0.0] * len(own)))
 
 
 def press(node, event):

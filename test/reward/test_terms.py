@@ -119,9 +119,8 @@ def test_the_terms_of_a_step_are_weighted_and_named():
         "lift": {"term": "progress", "states": ["cube_z"], "weight": -1.0},
     }
     function = RewardFunction(task(reward=reward), CONTRACT.state_names)
-    before, after = np.zeros((2, len(CONTRACT.state)))
-    z = CONTRACT.state_names.index("cube_z")
-    after[z] = 0.07
+    before = dict.fromkeys(CONTRACT.state_names, 0.0)
+    after = before | {"cube_z": 0.07}
     terms, success = function(before, np.zeros(4), after)
     assert success and terms == pytest.approx({"done": 2.0, "hurry": -0.01, "lift": 0.07})
     terms, success = function(after, np.zeros(4), before)

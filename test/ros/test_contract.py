@@ -170,7 +170,6 @@ CAMERA = {"front": {"topic": "front/image_raw", "size": [32, 32]}}
     [
         (("control_rate",), 20.0),
         (("state", 0, "unit"), "deg"),
-        (("cameras",), CAMERA),
         (("action", "scale", "x"), 0.021),
         (("action", "scale"), {"x": 0.015, "y": 0.015, "z": 0.015, "yaw": 0.1, "gripper": 0.3}),
         (("box", "min"), [0.1, -0.15, 0.0]),
@@ -196,13 +195,14 @@ def test_joint_actions_need_to_say_what_a_persons_stick_moves(tmp_path):
         load(tmp_path, without | {"action": action, "motion": {"w": 1.0}})
 
 
-def test_a_task_adds_state_cameras_and_its_own_action_space(tmp_path):
-    task = TASK_YAML | {"cameras": CAMERA, "action": {"type": "joint_delta", "scale": {"gripper": 0.1}}}
+def test_a_task_adds_state_chooses_cameras_and_its_own_action_space(tmp_path):
+    task = TASK_YAML | {"cameras": ["front"], "action": {"type": "joint_delta", "scale": {"gripper": 0.1}}}
     motion = {"x": 0.01, "gripper": 0.2}
-    contract, loaded = load(tmp_path, ROBOT_YAML | {"motion": motion}, task)
+    contract, loaded = load(tmp_path, ROBOT_YAML | {"motion": motion, "cameras": CAMERA}, task)
     assert (contract.motion.type, contract.motion.names) == ("ee_delta", ("x", "gripper"))
     assert contract.state_names[-6:] == ("cube_x", "cube_y", "cube_z", "cube_dx", "cube_dy", "cube_dz")
     assert contract.cameras["front"].size == (32, 32)
+    assert dataclasses.replace(contract, cameras={}).hash() != contract.hash()
     assert (contract.action.type, contract.action.names) == ("joint_delta", ("gripper",))
     assert loaded.max_episode_steps == 80
     cropped = dataclasses.replace(contract.cameras["front"], crop=(1, 2, 3, 4))
@@ -223,6 +223,32 @@ def test_wrong_agent_settings_are_one_sentence(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ContractError, match=message):
         load_agent_settings(tmp_path / "a.yaml")
+
+
+def test_a_task_without_cameras_sees_none_and_the_robot_alone_has_all(tmp_path):
+    robot = ROBOT_YAML | {"cameras": CAMERA}
+    assert load(tmp_path, robot, TASK_YAML)[0].cameras == {}
+    assert list(load_contract(tmp_path / "arm.yaml")[0].cameras) == ["front"]
+    with pytest.raises(
+        ContractError, match=r"job\.yaml\.cameras: 'side' is no camera of the robot; it has front"
+    ):
+        load(tmp_path, robot, TASK_YAML | {"cameras": ["side"]})
+    with pytest.raises(
+        ContractError, match=r"job\.yaml\.cameras: is .*, expected a list of the robot's cameras"
+    ):
+        load(tmp_path, robot, TASK_YAML | {"cameras": CAMERA})
+
+
+def test_what_is_privileged_is_observed_but_no_part_of_what_a_checkpoint_carries(tmp_path):
+    entries = TASK_YAML["state"]
+    seen, _ = load(tmp_path, ROBOT_YAML, TASK_YAML | {"state": [], "privileged": entries})
+    without, _ = load(tmp_path, ROBOT_YAML, TASK_YAML | {"state": []})
+    assert seen.state == without.state and seen.hash() == without.hash()
+    assert seen.entry_names == load(tmp_path)[0].state_names
+    assert "cube_dx" in {e.name for e in seen.privileged if e.minus == "tip_x"}  # may refer to the state
+    twice = TASK_YAML | {"privileged": entries[:1]}
+    with pytest.raises(ContractError, match=r"'cube_x' stands twice"):
+        load(tmp_path, ROBOT_YAML, twice)
 
 
 def test_joint_limits_travel_with_the_contract_and_their_absence_changes_no_hash(tmp_path):

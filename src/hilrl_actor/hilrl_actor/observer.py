@@ -26,14 +26,16 @@ class Observer:
     the episode began, so a lost tick is a jump that everyone sees.
     """
 
-    def __init__(self, contract: Contract, max_age: float):
+    def __init__(self, contract: Contract, max_age: float, privileged: bool = True):
         """Make an observer for a contract.
 
         Args:
             contract: What the observation holds.
             max_age: Seconds that a pose or an image may be older than the joint state; an older one is waited for.
+            privileged: Whether the contract's privileged entries can be observed (and are waited for) here.
         """
         self.contract = contract
+        self.entries = contract.entries if privileged else contract.state
         self.kinematics = Kinematics(contract)
         self.max_age_ns = round(max_age * 1e9)
         self.period_ns = round(1e9 / contract.control_rate)
@@ -91,7 +93,7 @@ class Observer:
         step = (stamp - self.start_ns + _EARLY_NS) // self.period_ns
         if step < 0 or (self.last is not None and step <= self.last.step):
             return None
-        sources = {e.topic for e in self.contract.state} | {c.topic for c in self.contract.cameras.values()}
+        sources = {e.topic for e in self.entries} | {c.topic for c in self.contract.cameras.values()}
         for topic in sources - {JOINT_STATES}:
             msg = self.newest.get(topic)
             if msg is None or nanoseconds(msg.header.stamp) < stamp - self.max_age_ns:
@@ -103,11 +105,12 @@ class Observer:
         msg = Observation(episode=self.episode, step=step)
         msg.header.stamp = to_time(stamp)
         msg.header.frame_id = self.contract.model.base_frame
-        tip = self._tip(joints) if any(e.field.startswith("tip.") for e in self.contract.state) else {}
+        tip = self._tip(joints) if any(e.field.startswith("tip.") for e in self.entries) else {}
         values: dict[str, float] = {}
-        for entry in self.contract.state:
+        for entry in self.entries:
             values[entry.name] = self._value(entry, tip) - (values[entry.minus] if entry.minus else 0.0)
-        msg.state = floats(values.values())
+        numbers = floats(values.values())
+        msg.state, msg.privileged = numbers[: len(self.contract.state)], numbers[len(self.contract.state) :]
         for camera in self.contract.cameras.values():
             source = self.newest[camera.topic]
             pixels = crop_and_resize(to_rgb(source), camera.crop, camera.size)

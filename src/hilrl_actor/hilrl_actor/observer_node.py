@@ -22,6 +22,9 @@ class ObserverParams:
     max_age: float = param(
         0.2, "A pose or image older than this at a tick is waited for", unit="s", bounds=(0.001, 10.0)
     )
+    privileged: bool = param(
+        True, "Observe the task's privileged entries too; off where no simulator publishes them"
+    )
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
@@ -32,10 +35,10 @@ class ObserverNode(Node):
         super().__init__("observer")
         params = declare(self, ObserverParams)
         contract, _ = load_contract(params.robot, params.task)
-        self.observer = Observer(contract, params.max_age)
+        self.observer = Observer(contract, params.max_age, params.privileged)
         self.publisher = self.create_publisher(Observation, "observation", qos.STEP)
         types = {JOINT_STATES: JointState}
-        types |= {entry.topic: message_class(entry.type) for entry in contract.state}
+        types |= {entry.topic: message_class(entry.type) for entry in self.observer.entries}
         types |= {camera.topic: Image for camera in contract.cameras.values()}
         for topic, kind in types.items():
             self.create_subscription(kind, topic, lambda msg, t=topic: self.on_message(t, msg), qos.SENSOR)

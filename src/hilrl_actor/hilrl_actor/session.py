@@ -61,7 +61,8 @@ class Result:
         episode: Its number.
         robot_steps: Robot steps of training when it ended.
         steps: Its length in control periods.
-        success: Whether the task was solved.
+        success: Whether the task was solved: in truth where that is known, else as the reward told.
+        rewarded: Whether the reward said so.
         autonomous: Whether nobody intervened.
         person_steps: Steps that a person acted.
         episode_return: Sum of its rewards.
@@ -73,6 +74,7 @@ class Result:
     robot_steps: int
     steps: int
     success: bool
+    rewarded: bool
     autonomous: bool
     person_steps: int
     episode_return: float
@@ -182,8 +184,15 @@ class Session:
             person=self.phase in ("demonstrate", "train", "run"),
         )
 
-    def end_episode(self, steps: int, success: bool, person_steps: int, episode_return: float) -> Result:
-        """Count an episode of the phase that is on and write it down."""
+    def end_episode(
+        self,
+        steps: int,
+        success: bool,
+        person_steps: int,
+        episode_return: float,
+        rewarded: bool | None = None,
+    ) -> Result:
+        """Count an episode of the phase that is on and write it down; `rewarded` None: what `success` is."""
         if self.phase == "train":
             self.robot_steps += steps
         result = Result(
@@ -192,6 +201,7 @@ class Session:
             robot_steps=self.robot_steps,
             steps=steps,
             success=success,
+            rewarded=success if rewarded is None else rewarded,
             autonomous=person_steps == 0,
             person_steps=person_steps,
             episode_return=episode_return,

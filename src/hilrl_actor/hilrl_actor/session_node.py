@@ -258,9 +258,9 @@ class SessionNode(Node):
 
     def count(self) -> None:
         """Count the episode and go on."""
-        result = self.session.end_episode(
-            self.steps, self.reward.success, self.person_steps, self.episode_return
-        )
+        told, truth = self.reward.success, self.reward.truth
+        success = told if truth == Reward.UNKNOWN else truth == Reward.YES
+        result = self.session.end_episode(self.steps, success, self.person_steps, self.episode_return, told)
         step = result.robot_steps if result.phase == "train" else result.episode
         self.log.add(step, **{
             f"{result.phase}/success": float(result.success),
@@ -279,6 +279,8 @@ class SessionNode(Node):
     def _line(self, result) -> str:
         who = "alone" if result.autonomous else f"person {result.person_steps}"
         line = f"{result.phase} {self.session.in_phase}: {'success' if result.success else 'failure'}"
+        if result.success != result.rewarded:
+            line += " that the reward missed" if result.success else " that the reward took for a success"
         line += f", {result.steps} steps, {who}"
         if result.phase == "train":
             line += (

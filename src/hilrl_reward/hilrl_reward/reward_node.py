@@ -8,9 +8,11 @@ from rclpy.node import Node
 
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import floats
-from hilrl_ros.node import declare, param, run
+from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.messages import floats, named_entries
+from hilrl_ros.node import UserError, declare, param, run
+
+_TRUTH = {None: Reward.UNKNOWN, False: Reward.NO, True: Reward.YES}
 
 
 @dataclass
@@ -31,8 +33,8 @@ class RewardNode(Node):
     def __init__(self):
         super().__init__("reward")
         params = declare(self, RewardParams)
-        contract, self.task = load_contract(params.robot, params.task)
-        self.function = RewardFunction(self.task, contract.state_names)
+        self.contract, self.task = load_contract(params.robot, params.task)
+        self.function = RewardFunction(self.task, self.contract.entry_names)
         self.observations: dict[tuple[int, int], Observation] = {}
         self.actions: dict[tuple[int, int], Action] = {}
         self.episode: int | None = None
@@ -70,7 +72,13 @@ class RewardNode(Node):
         after = self.observations.get((key[0], key[1] + 1))
         if before is None or action is None or after is None:
             return
-        terms, success = self.function(np.array(before.state), np.array(action.action), np.array(after.state))
+        entries = named_entries(after, self.contract)
+        try:
+            terms, success = self.function(
+                named_entries(before, self.contract), np.array(action.action), entries
+            )
+        except ContractError as e:
+            raise UserError(str(e)) from None
         msg = Reward(header=after.header, episode=key[0], step=key[1], source=Reward.TERMS)
         msg.controller = action.controller
         msg.term_names, msg.term_values = list(terms), floats(terms.values())
@@ -78,6 +86,7 @@ class RewardNode(Node):
         if self.verdict is not None:
             msg.source, msg.success, msg.terminated = Reward.PERSON, self.verdict, True
             msg.reward = 1.0 if self.verdict else 0.0
+        msg.truth = _TRUTH[self.function.solved(entries)]
         msg.truncated = not msg.terminated and after.step >= self.task.max_episode_steps
         self.last = msg
         self.publisher.publish(msg)

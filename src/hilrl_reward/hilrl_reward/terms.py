@@ -169,12 +169,19 @@ def _check_setting(where: str, key: str, value: Any) -> None:
 class RewardFunction:
     """The reward of a task: success condition and weighted terms.
 
+    Args:
+        task: The task.
+        state_names: Names of what is observed, in order: the contract's `entry_names`.
+
     Raises:
         ContractError: The task's YAML does not fit.
     """
 
     def __init__(self, task: Task, state_names: tuple[str, ...]):
         self.names = state_names
+        self.truth = (
+            make_term(f"{task.name}.truth", task.truth, CONDITIONS, state_names) if task.truth else None
+        )
         self.condition = make_term(f"{task.name}.success", task.success, CONDITIONS, state_names)
         self.terms = {}
         for name, settings in task.reward.items():
@@ -186,25 +193,37 @@ class RewardFunction:
             self.terms[name] = (float(weight), make_term(where, rest, TERMS, state_names))
 
     def __call__(
-        self, before: np.ndarray, action: np.ndarray, after: np.ndarray
+        self, before: dict[str, float], action: np.ndarray, after: dict[str, float]
     ) -> tuple[dict[str, float], bool]:
         """Judge one step.
 
         Args:
-            before: State vector before the step [S], SI units.
+            before: What was observed before the step, by name, SI units.
             action: Executed action [A], normalised.
-            after: State vector after the step [S].
+            after: What was observed after the step, by name.
 
         Returns:
             Weighted value of each term by name, and whether the task is solved.
+
+        Raises:
+            ContractError: A term looks at a privileged entry that is not observed here.
         """
-        situation = Situation(
-            state=dict(zip(self.names, after, strict=True)),
-            before=dict(zip(self.names, before, strict=True)),
-            action=action,
-            success=False,
-        )
-        situation.success = self.condition(situation) > 0
-        return {
-            name: weight * term(situation) for name, (weight, term) in self.terms.items()
-        }, situation.success
+        situation = Situation(state=after, before=before, action=action, success=False)
+        try:
+            situation.success = self.condition(situation) > 0
+            values = {name: weight * term(situation) for name, (weight, term) in self.terms.items()}
+        except KeyError as e:
+            raise ContractError(
+                f"the reward looks at '{e.args[0]}', which is privileged and not observed here: only a simulator "
+                "publishes it; give the task a success that cameras or joints tell"
+            ) from None
+        return values, situation.success
+
+    def solved(self, after: dict[str, float]) -> bool | None:
+        """Return whether the task is solved in truth after a step; None where that cannot be told."""
+        if self.truth is None:
+            return None
+        try:
+            return self.truth(Situation(after, after, np.zeros(0), False)) > 0
+        except KeyError:
+            return None

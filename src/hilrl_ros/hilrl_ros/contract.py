@@ -116,6 +116,8 @@ class Contract:
         home: Joint positions (rad) in the order of `joints`.
         joint_limits: Lower and upper limit (rad) of each joint in the order of `joints`, within the model's; None
             leaves the model's.
+        privileged: What is observed beside the state where it can be (in simulation): reward terms, truth and the
+            scripted operator see it, the policy never does. No part of the contract proper either.
         sim: What only a simulator needs (servos, collision, cameras, grasp); see `hilrl_sim.scene`. No
             part of the contract proper: neither `to_dict` nor the hash knows it.
     """
@@ -134,6 +136,7 @@ class Contract:
     box_max: tuple[float, float, float]
     home: tuple[float, ...]
     joint_limits: tuple[tuple[float, float], ...] | None = None
+    privileged: tuple[StateEntry, ...] = dataclasses.field(default=(), compare=False)
     sim: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -146,10 +149,20 @@ class Contract:
         """Names of the state vector in order."""
         return tuple(entry.name for entry in self.state)
 
+    @property
+    def entries(self) -> tuple[StateEntry, ...]:
+        """The state vector's entries, then the privileged ones."""
+        return self.state + self.privileged
+
+    @property
+    def entry_names(self) -> tuple[str, ...]:
+        """Names of `entries` in order."""
+        return tuple(entry.name for entry in self.entries)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dict (YAML and JSON types only) of the whole contract, as checkpoints carry it."""
         data = json.loads(json.dumps(dataclasses.asdict(self)))
-        del data["sim"]
+        del data["sim"], data["privileged"]
         if self.joint_limits is None:
             del data["joint_limits"]
         return data
@@ -169,6 +182,7 @@ class Task:
         max_episode_steps: Control periods until truncation.
         success: Condition as `{term, …}`; see `hilrl_reward.terms`.
         reward: Reward terms by name as `{term, weight, …}`.
+        truth: Condition like `success` that is judged beside it, for measuring alone; empty for none.
         scene: Objects of the simulated scene; see `hilrl_sim.scene`.
         expert: Name of the scripted operator's expert, "" for none.
     """
@@ -180,6 +194,7 @@ class Task:
     reward: dict[str, dict[str, Any]]
     scene: dict[str, Any]
     expert: str = ""
+    truth: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def contract_hash(contract: dict[str, Any]) -> str:
@@ -196,7 +211,8 @@ def load_contract(robot: str | Path, task: str | Path | None = None) -> tuple[Co
         task: Name of a file in `config/tasks` or a path.
 
     Returns:
-        The contract with the task's state entries appended, and the task (None without one).
+        The contract with the task's state entries appended and the cameras that the task names, and the task. Without
+        a task: the robot's own state entries, all its cameras, and None.
 
     Raises:
         ContractError: The file is missing or does not fit; names file, key and what would be right.
@@ -387,6 +403,16 @@ def _cameras(where: str, cameras: Any) -> dict[str, Camera]:
     return out
 
 
+def _chosen(where: str, names: Any, cameras: dict[str, Camera]) -> dict[str, Camera]:
+    if names != [] and not _is_names(names):
+        raise ContractError(f"{where}: is {names!r}, expected a list of the robot's cameras")
+    for name in names:
+        if name not in cameras:
+            known = f"it has {', '.join(cameras)}" if cameras else "it has none"
+            raise ContractError(f"{where}: '{name}' is no camera of the robot; {known}")
+    return {name: cameras[name] for name in names}
+
+
 def _action(where: str, raw: Any, joints: tuple[str, ...]) -> ActionSpace:
     check_keys(where, raw, ("type", "scale"))
     kind = raw["type"]
@@ -453,8 +479,9 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
     state = _state(f"{file}.state", raw["state"])
     if "state" in task:
         state += _state(f"{task_file}.state", task["state"])
+    privileged = _state(f"{task_file}.privileged", task.get("privileged", []))
     seen: list[str] = []
-    for e in state:
+    for e in state + privileged:
         if e.name in seen:
             raise ContractError(f"{task_file or file}.state: '{e.name}' stands twice; names must be unique")
         if e.minus and e.minus not in seen:
@@ -463,8 +490,8 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
             )
         seen.append(e.name)
     cameras = _cameras(f"{file}.cameras", raw["cameras"])
-    if "cameras" in task:
-        cameras |= _cameras(f"{task_file}.cameras", task["cameras"])
+    if task:
+        cameras = _chosen(f"{task_file}.cameras", task.get("cameras", []), cameras)
     action = (
         _action(f"{task_file}.action", task["action"], joints)
         if "action" in task
@@ -487,6 +514,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         joint_limits=_joint_limits(f"{file}.joint_limits", raw["joint_limits"], joints, raw["home"])
         if "joint_limits" in raw
         else None,
+        privileged=tuple(privileged),
         sim=_mapping(f"{file}.sim", raw.get("sim", {})),
     )
 
@@ -494,7 +522,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
 def _task(raw: dict[str, Any], file: str) -> Task:
     check_keys(
         file, raw, ("task", "text", "max_episode_steps", "success", "reward"),
-        ("state", "cameras", "action", "scene", "expert"),
+        ("state", "privileged", "cameras", "action", "truth", "scene", "expert"),
     )  # fmt: skip
     steps = raw["max_episode_steps"]
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
@@ -507,4 +535,5 @@ def _task(raw: dict[str, Any], file: str) -> Task:
         reward=_mapping(f"{file}.reward", raw["reward"]),
         scene=_mapping(f"{file}.scene", raw.get("scene", {})),
         expert=str(raw.get("expert", "")),
+        truth=_mapping(f"{file}.truth", raw.get("truth", {})),
     )

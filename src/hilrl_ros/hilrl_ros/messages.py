@@ -135,6 +135,20 @@ def observation_arrays(msg: Observation, contract: Contract) -> dict[str, Any]:
     return {"state": np.array(msg.state, np.float32), "images": images}
 
 
+def named_entries(msg: Observation, contract: Contract) -> dict[str, float]:
+    """Return the numbers of an observation by name: the state's and, where they are observed, the privileged ones.
+
+    Raises:
+        ValueError: The message does not fit the contract.
+    """
+    if len(msg.state) != len(contract.state) or len(msg.privileged) not in (0, len(contract.privileged)):
+        raise ValueError(
+            f"observation has {len(msg.state)} state and {len(msg.privileged)} privileged entries, the contract of "
+            f"'{contract.robot}' names {len(contract.state)} and {len(contract.privileged)}"
+        )
+    return dict(zip(contract.entry_names, [*msg.state, *msg.privileged], strict=False))
+
+
 @dataclass
 class Step:
     """One complete step: what was seen, executed, earned; `final` only where the episode ended."""

@@ -27,7 +27,7 @@ class StateReader:
 
     def __init__(self, contract: Contract):
         """Remember the contract's entries."""
-        self._entries = contract.state
+        self._entries = contract.entries
 
     def find(self, topic: str, field: str) -> tuple[str, str]:
         """Return the names of the entry for a field of a topic and of what is subtracted from it ("").

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Joy
 
 from hilrl_ros import qos
 from hilrl_ros.contract import EE_AXES, find_config, load_contract
-from hilrl_ros.messages import floats
+from hilrl_ros.messages import floats, named_entries
 from hilrl_ros.node import UserError, declare, param, run
 from hilrl_sim.expert import Operator
 from hilrl_teleop.joy_mapping import JoyMapping
@@ -116,7 +116,7 @@ class OperatorNode(Node):
         if self.person is None or self.episode.episode != msg.episode:
             self.early = msg
             return
-        state = dict(zip(self.contract.state_names, msg.state, strict=True))
+        state = named_entries(msg, self.contract)
         held, action = self.person.decide(msg.step, state)
         motion = np.zeros(len(EE_AXES))
         if held:
