@@ -220,6 +220,10 @@ def test_a_port_has_one_user(emulated, bus):
     with pytest.raises(PortError, match="cannot open the servo bus"):
         Bus(emulated.port, IDS)
     assert positions(bus) == truth(emulated)
+    assert emulated.in_use
+    bus.close()
+    assert not emulated.in_use
+    assert positions(bus) == truth(emulated)
 
 
 def test_wrong_arguments_are_told():
