@@ -205,7 +205,7 @@ class EmulatedArmNode(SceneNode):
         self.publish_images(stamp, self.picture)
 
     def close(self) -> None:
-        """Unplug the arm, after a driver that is stopped with it has released it: nobody unplugs an arm that holds on."""
+        """Unplug the arm, after a driver that is stopped at the same time has released it."""
         end = time.monotonic() + _PATIENCE
         while self.twin.bus.in_use and time.monotonic() < end:
             time.sleep(_TICK)
