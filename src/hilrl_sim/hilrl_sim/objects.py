@@ -19,7 +19,7 @@ SHAPES = {  # edge lengths; radius; radius and height
     "sphere": (1, mujoco.mjtGeom.mjGEOM_SPHERE),
     "cylinder": (2, mujoco.mjtGeom.mjGEOM_CYLINDER),
 }
-FORMS = ("shape", "size", "parts")
+SCENE_OPTIONS = ("objects", "apart", "home_spread", "variation")
 OBJECT_KEYS = ("mass", "friction", "contact_time", "color", "collides")
 PLACES = {  # where an object comes from, and the keys that go with it
     "spawn": ("fixed", "held"),
@@ -137,7 +137,7 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
     Raises:
         ContractError: A key is unknown or missing, or a value does not fit.
     """
-    check_keys(f"{task.name}.scene", task.scene, (), ("objects", "home_spread"))
+    check_keys(f"{task.name}.scene", task.scene, (), SCENE_OPTIONS)
     objects: dict[str, SceneObject] = {}
     for name, raw in task.scene.get("objects", {}).items():
         where = f"{task.name}.scene.objects.{name}"

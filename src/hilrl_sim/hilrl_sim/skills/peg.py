@@ -11,7 +11,6 @@ from .base import Expert, StateReader, value
 
 HOVER = 0.006  # m, of the peg's lower end over the hole's rim on the way there
 ALIGNED = 0.0007  # m beside the hole's middle within which the peg goes down
-SQUEEZE = -0.5
 
 
 class InsertPegExpert(Expert):
@@ -21,13 +20,10 @@ class InsertPegExpert(Expert):
     """
 
     def __init__(self, contract: Contract, task: Task, rng: np.random.Generator, variation: float = 1.0):
-        """Also needs `gripper` in the action and a success of that kind; see `Expert`."""
+        """Also needs a success of that kind; see `Expert`."""
         super().__init__(contract, task, rng, variation)
-        if "gripper" not in contract.action.names or len(task.success.get("target", ())) != 3:
-            raise ContractError(
-                f"expert {task.expert}: needs 'gripper' in the action and a success 'near' with a target [x, y, z]"
-            )
-        self._grip = contract.action.names.index("gripper")
+        if len(task.success.get("target") or ()) != 3:
+            raise ContractError(f"expert {task.expert}: needs a success 'near' with a target [x, y, z]")
         hole = self.first(scene_objects(task), "an object with fixed: true", lambda item: item.fixed)
         reader = StateReader(contract)
         self._hole = reader.point(f"{hole.name}/pose", "pose.position")
@@ -59,9 +55,7 @@ class InsertPegExpert(Expert):
             motion[2] += self._hover
             if motion[2] > HOVER:
                 motion[:2] = 0.0  # too low to move sideways
-        action = self._stick(motion, self.pace)
-        action[self._grip] = SQUEEZE
-        return action
+        return self._stick(motion, self.pace)
 
     def progress(self, state: dict[str, float]) -> float:
         """See `Expert.progress`."""
