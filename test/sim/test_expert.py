@@ -218,7 +218,10 @@ def test_what_an_expert_cannot_do_or_see_is_one_clear_sentence(pick):
     blind = dataclasses.replace(pick.contract, state=seen)
     with pytest.raises(ContractError, match=r"needs an entry with topic cube/pose, field pose.position.x"):
         make_expert(blind, pick.task, rng)
-    with pytest.raises(ContractError, match=r"pick_cube.expert: is 'juggle', expected one of pick, reach, open_drawer, insert_peg"):
+    with pytest.raises(
+        ContractError,
+        match=r"pick_cube.expert: is 'juggle', expected one of pick, reach, open_drawer, insert_peg",
+    ):
         make_expert(pick.contract, dataclasses.replace(pick.task, expert="juggle"), rng)
 
 

@@ -547,6 +547,8 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         if "action" in task
         else _action(f"{file}.action", raw["action"], joints)
     )
+    # a task that moves the tip in steps of its own wants them from a person too
+    own_motion = "action" in task and action.type == "ee_delta"
     contract = Contract(
         robot=str(raw["robot"]),
         model=Model(**{k: str(v) for k, v in raw["model"].items()}),
@@ -557,10 +559,13 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         state=tuple(state),
         cameras=cameras,
         action=action,
-        motion=_motion(file, raw.get("motion"), action, joints),
+        motion=_motion(file, None if own_motion else raw.get("motion"), action, joints),
         box_min=tuple(float(v) for v in low),
         box_max=tuple(float(v) for v in high),
-        home=tuple(_number(f"{task_file or file}.home.{j}", home[j], -7.0, 7.0) for j in joints),
+        home=tuple(
+            _number(f"{task_file if j in task.get('home', {}) else file}.home.{j}", home[j], -7.0, 7.0)
+            for j in joints
+        ),
         joint_limits=_joint_limits(f"{file}.joint_limits", raw["joint_limits"], joints, home)
         if "joint_limits" in raw
         else None,

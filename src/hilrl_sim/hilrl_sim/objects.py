@@ -20,12 +20,13 @@ SHAPES = {  # edge lengths; radius; radius and height
     "cylinder": (2, mujoco.mjtGeom.mjGEOM_CYLINDER),
 }
 SCENE_OPTIONS = ("objects", "apart", "home_spread", "variation")
-OBJECT_KEYS = ("mass", "friction", "contact_time", "color", "collides")
+OBJECT_KEYS = ("mass", "contact_time", "color", "friction", "collides")
 PLACES = {  # where an object comes from, and the keys that go with it
     "spawn": ("fixed", "held"),
     "part_of": ("position", "joint"),
 }
 PART_KEYS = ("shape", "size", "position")
+SURFACE_KEYS = ("color", "friction")  # of an object, for all its parts, or of one part
 JOINT_TYPES = {"slide": mujoco.mjtJoint.mjJNT_SLIDE, "hinge": mujoco.mjtJoint.mjJNT_HINGE}
 CONTACT_TIME = 0.02  # s, MuJoCo's default
 AXES = ("x", "y", "z", "yaw")
@@ -43,12 +44,14 @@ class Part:
         size: Sizes as `SHAPES` says, m.
         position: Its centre in the object's frame [3], m.
         color: RGB, 0 to 1.
+        friction: Coefficient of its surface; in contact the larger one of the two counts.
     """
 
     shape: str
     size: tuple[float, ...]
     position: tuple[float, float, float]
     color: tuple[float, float, float]
+    friction: float
 
     @property
     def half_extent(self) -> np.ndarray:
@@ -94,7 +97,6 @@ class SceneObject:
         name: Name, also of its body.
         parts: What it is made of, in its frame.
         mass: kg.
-        friction: Coefficient of its surface.
         contact_time: How long contact takes to push it back, s; MuJoCo's solref, at least two physics steps. What is
             light and squeezed hard needs less than the usual, or the jaws sink into it.
         collides: Whether it is a body (True) or a mark in space.
@@ -110,7 +112,6 @@ class SceneObject:
     name: str
     parts: tuple[Part, ...]
     mass: float
-    friction: float
     contact_time: float
     collides: bool
     spawn: dict[str, tuple[float, float]] | None = None
@@ -149,13 +150,14 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
         parts = _parts(where, raw)
         settings: dict[str, Any] = {
             "mass": float(raw.get("mass", 0.05)),
-            "friction": float(raw.get("friction", 1.0)),
             "contact_time": float(raw.get("contact_time", CONTACT_TIME)),
             "collides": bool(raw.get("collides", True)),
         }
         if place == "part_of":
             if raw["part_of"] not in objects:
-                raise ContractError(f"{where}.part_of: is {raw['part_of']!r}, expected the name of an object above it")
+                raise ContractError(
+                    f"{where}.part_of: is {raw['part_of']!r}, expected the name of an object above it"
+                )
             settings |= {
                 "part_of": raw["part_of"],
                 "position": _vector(where, "position", raw.get("position", (0, 0, 0))),
@@ -171,9 +173,9 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
 
 
 def _parts(where: str, raw: dict[str, Any]) -> tuple[Part, ...]:
-    color = raw.get("color", (0.7, 0.7, 0.7))
+    common = {"color": (0.7, 0.7, 0.7), "friction": 1.0} | {k: raw[k] for k in SURFACE_KEYS if k in raw}
     if "parts" not in raw:
-        return (_part(where, raw["shape"], raw["size"], (0, 0, 0), color),)
+        return (_part(where, common | {"position": (0, 0, 0)} | raw),)
     if not isinstance(raw["parts"], list) or not raw["parts"]:
         raise ContractError(
             f"{where}.parts: is {raw['parts']!r}, expected a list of {{shape, size, position}}"
@@ -181,20 +183,20 @@ def _parts(where: str, raw: dict[str, Any]) -> tuple[Part, ...]:
     parts = []
     for i, part in enumerate(raw["parts"]):
         here = f"{where}.parts[{i}]"
-        check_keys(here, part, PART_KEYS, ("color",))
-        parts.append(_part(here, part["shape"], part["size"], part["position"], part.get("color", color)))
+        check_keys(here, part, PART_KEYS, SURFACE_KEYS)
+        parts.append(_part(here, common | part))
     return tuple(parts)
 
 
-def _part(where: str, shape: Any, size: Any, position: Any, color: Any) -> Part:
+def _part(where: str, raw: dict[str, Any]) -> Part:
+    shape, size = raw["shape"], raw["size"]
     if shape not in SHAPES:
         raise ContractError(f"{where}.shape: is {shape!r}, expected one of {', '.join(SHAPES)}")
     count = SHAPES[shape][0]
     if not isinstance(size, list) or len(size) != count or not all(_is_number(v) and v > 0 for v in size):
         raise ContractError(f"{where}.size: is {size}, expected {count} positive metres for a {shape}")
-    return Part(
-        shape, tuple(map(float, size)), _vector(where, "position", position), _vector(where, "color", color)
-    )
+    position, color = (_vector(where, key, raw[key]) for key in ("position", "color"))
+    return Part(shape, tuple(map(float, size)), position, color, float(raw["friction"]))
 
 
 def _spawn(where: str, raw: Any, held: bool, height: float) -> dict[str, tuple[float, float]]:
@@ -263,7 +265,7 @@ def add_object(spec: mujoco.MjSpec, item: SceneObject) -> None:
         if item.collides:
             geom.mass = item.mass * part.volume / volume
             geom.condim = 4
-            geom.friction = [item.friction, 0.005, 0.0001]
+            geom.friction = [part.friction, 0.005, 0.0001]
             if item.contact_time != CONTACT_TIME:
                 geom.solref[0], geom.solmix = item.contact_time, 1000.0  # whatever it touches
     if item.is_free:

@@ -126,5 +126,3 @@ class Expert:
     def progress(self, state: dict[str, float]) -> float:
         """Return minus the number of full-speed steps that are still to go, about; larger is nearer."""
         raise NotImplementedError
-
-

@@ -32,7 +32,9 @@ class OpenDrawerExpert(GraspExpert):
     def choose(self, objects: dict[str, SceneObject]) -> SceneObject:
         """The first object on a slide."""
         return self.first(
-            objects, "an object with joint.type: slide", lambda item: bool(item.joint and item.joint.type == "slide")
+            objects,
+            "an object with joint.type: slide",
+            lambda item: bool(item.joint and item.joint.type == "slide"),
         )
 
     def carry(self, state: dict[str, float]) -> np.ndarray:

@@ -10,7 +10,11 @@ from ..objects import SceneObject, scene_objects
 from .base import Expert, StateReader, value
 
 HOVER = 0.006  # m, of the peg's lower end over the hole's rim on the way there
-ALIGNED = 0.0007  # m beside the hole's middle within which the peg goes down
+FUNNEL = 4.0  # m of that for each m that it is still beside the hole
+ENTERED = 0.001  # m below the rim at which it is in the hole
+ALIGNED = 0.0008  # m beside the hole's middle within which the peg goes down
+ASKEW = 0.0015  # m beside it at which a peg on its way down is about to hit the rim
+ALARM = 12.0  # steps of progress lost with that: the person takes over at once
 
 
 class InsertPegExpert(Expert):
@@ -20,16 +24,20 @@ class InsertPegExpert(Expert):
     """
 
     def __init__(self, contract: Contract, task: Task, rng: np.random.Generator, variation: float = 1.0):
-        """Also needs a success of that kind; see `Expert`."""
+        """Also needs a success of that kind, and the peg's tilt (orientation.x and y) in the state; see `Expert`."""
         super().__init__(contract, task, rng, variation)
         if len(task.success.get("target") or ()) != 3:
             raise ContractError(f"expert {task.expert}: needs a success 'near' with a target [x, y, z]")
         hole = self.first(scene_objects(task), "an object with fixed: true", lambda item: item.fixed)
         reader = StateReader(contract)
         self._hole = reader.point(f"{hole.name}/pose", "pose.position")
+        self._tilt = [reader.find(f"{self.object.name}/pose", f"pose.orientation.{axis}") for axis in "xy"]
         self._inserted = np.array(task.success["target"], float)
+        self._below = max(float(part.half_extent[2] - part.position[2]) for part in self.object.parts)
         rim = max(part.position[2] + part.half_extent[2] for part in hole.parts)
-        self._hover = rim + self.object.parts[0].half_extent[2] + HOVER - self._inserted[2]
+        self._over_rim = (
+            rim + self._below - self._inserted[2]
+        )  # m, of the inserted peg's place when it is on the rim
 
     def choose(self, objects: dict[str, SceneObject]) -> SceneObject:
         """The first object that the gripper holds."""
@@ -40,24 +48,33 @@ class InsertPegExpert(Expert):
         super().reset()
         self.aim *= 0.1  # a person looks closely here
 
-    def _way(self, state: dict[str, float]) -> np.ndarray:
-        """Return the way [3] (m) from where the peg is to where it is inserted."""
+    def _look(self, state: dict[str, float]) -> tuple[np.ndarray, bool]:
+        """Return the way [3] (m) to where the peg is inserted, and whether it is in the hole already.
+
+        Over the rim it is the way of the peg's lower end, which enters the hole.
+        """
         hole = np.array([value(state, e) for e in self._hole])
-        return hole + self._inserted - self.thing(state)
+        way = hole + self._inserted - self.thing(state)
+        inside = -way[2] < self._over_rim - ENTERED
+        if not inside:
+            roll, pitch = (2 * np.arcsin(np.clip(value(state, e), -1.0, 1.0)) for e in self._tilt)
+            way[:2] -= self._below * np.array([-np.sin(pitch), np.sin(roll)])
+        return way, inside
 
     def act(self, state: dict[str, float]) -> np.ndarray:
         """See `Expert.act`."""
-        way = self._way(state)
-        motion = way + np.append(self.aim[:2], 0.0)
+        motion, inside = self._look(state)
+        motion[:2] += self.aim[:2]
         beside = float(np.hypot(*motion[:2]))
-        inside = -way[2] < self._hover - 1.5 * HOVER
-        if beside > ALIGNED and not inside:
-            motion[2] += self._hover
-            if motion[2] > HOVER:
+        if not inside and beside > ALIGNED:
+            motion[2] += self._over_rim + min(HOVER, FUNNEL * (beside - ALIGNED))
+            if motion[2] > 0.5 * HOVER:
                 motion[:2] = 0.0  # too low to move sideways
         return self._stick(motion, self.pace)
 
     def progress(self, state: dict[str, float]) -> float:
         """See `Expert.progress`."""
-        way = np.abs(self._way(state)) / self._scale
-        return -float(way[:2].max() + way[2])
+        way, inside = self._look(state)
+        hits = not inside and -way[2] < self._over_rim + 0.5 * HOVER and np.hypot(*way[:2]) > ASKEW
+        steps = np.abs(way) / self._scale
+        return -float(steps[:2].max() + steps[2] + ALARM * hits)
