@@ -11,9 +11,9 @@ from .base import Expert, StateReader, value
 
 HOVER = 0.006  # m, of the peg's lower end over the hole's rim on the way there
 FUNNEL = 4.0  # m of that for each m that it is still beside the hole
-ENTERED = 0.001  # m below the rim at which it is in the hole
+CONTACT = 0.001  # m below the rim at which it is in the hole, or above it at which it is about to touch
 ALIGNED = 0.0008  # m beside the hole's middle within which the peg goes down
-ASKEW = 0.0015  # m beside it at which a peg on its way down is about to hit the rim
+ASKEW = 0.0015  # m beside it at which it does not go in
 ALARM = 12.0  # steps of progress lost with that: the person takes over at once
 
 
@@ -55,7 +55,7 @@ class InsertPegExpert(Expert):
         """
         hole = np.array([value(state, e) for e in self._hole])
         way = hole + self._inserted - self.thing(state)
-        inside = -way[2] < self._over_rim - ENTERED
+        inside = -way[2] < self._over_rim - CONTACT
         if not inside:
             roll, pitch = (2 * np.arcsin(np.clip(value(state, e), -1.0, 1.0)) for e in self._tilt)
             way[:2] -= self._below * np.array([-np.sin(pitch), np.sin(roll)])
@@ -75,6 +75,6 @@ class InsertPegExpert(Expert):
     def progress(self, state: dict[str, float]) -> float:
         """See `Expert.progress`."""
         way, inside = self._look(state)
-        hits = not inside and -way[2] < self._over_rim + 0.5 * HOVER and np.hypot(*way[:2]) > ASKEW
+        hits = not inside and -way[2] < self._over_rim + CONTACT and np.hypot(*way[:2]) > ASKEW
         steps = np.abs(way) / self._scale
         return -float(steps[:2].max() + steps[2] + ALARM * hits)
