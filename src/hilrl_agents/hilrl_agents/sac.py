@@ -59,7 +59,7 @@ class SACConfig:
     critic_subsample: int = option(0, "Critics drawn for each target's minimum (RLPD); 0 for all", low=0)
     largest_return: float = option(
         0.0,
-        "Bound on the target, if the reward has one: 1 for a single reward of 1 at success; keeps values from "
+        "Bound on the target, the most that an episode can earn: 1 for rewards that are scaled so; keeps values from "
         "running away; 0 for none",
         low=0,
     )
