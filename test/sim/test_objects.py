@@ -138,6 +138,8 @@ def test_the_same_seed_gives_the_same_grasp_bit_for_bit(peg):
             r"objects\.door\.joint\.damping: is -1, expected a number of at least 0",
         ),
         ({"frame": BOX, "door": DOOR | {"position": 1}}, r"objects\.door\.position: is 1, expected three"),
+        ({"a": BOX | {"friction": "high"}}, r"objects\.a\.friction: is 'high', expected a positive number"),
+        ({"a": BOX | {"mass": 0}}, r"objects\.a\.mass: is 0, expected a positive number"),
         ({"a": BOX | {"held": True, "fixed": True}}, r"objects\.a: only one of fixed: true, held: true"),
     ],
     ids=str,

@@ -105,8 +105,8 @@ class SceneObject:
         fixed: Whether it stays where it is put.
         held: Whether it begins in the closed jaws.
         part_of: Name of the object that it is part of, or "".
-        position: Where it is on that object, in its frame [3], m.
-        joint: How it moves on that object.
+        position: Where it is in the frame of that object [3], m.
+        joint: How it moves on that object; None if it does not.
     """
 
     name: str
@@ -133,7 +133,7 @@ class SceneObject:
 
 
 def scene_objects(task: Task) -> dict[str, SceneObject]:
-    """Return the objects of a task's scene by name; an object stands behind the one that it is on.
+    """Return the objects of a task's scene by name; an object stands behind the one that it is part of.
 
     Raises:
         ContractError: A key is unknown or missing, or a value does not fit.
@@ -149,8 +149,8 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
         check_keys(where, raw, (*form, place), OBJECT_KEYS + PLACES[place])
         parts = _parts(where, raw)
         settings: dict[str, Any] = {
-            "mass": float(raw.get("mass", 0.05)),
-            "contact_time": float(raw.get("contact_time", CONTACT_TIME)),
+            "mass": _positive(f"{where}.mass", raw.get("mass", 0.05)),
+            "contact_time": _positive(f"{where}.contact_time", raw.get("contact_time", CONTACT_TIME)),
             "collides": bool(raw.get("collides", True)),
         }
         if place == "part_of":
@@ -196,7 +196,8 @@ def _part(where: str, raw: dict[str, Any]) -> Part:
     if not isinstance(size, list) or len(size) != count or not all(_is_number(v) and v > 0 for v in size):
         raise ContractError(f"{where}.size: is {size}, expected {count} positive metres for a {shape}")
     position, color = (_vector(where, key, raw[key]) for key in ("position", "color"))
-    return Part(shape, tuple(map(float, size)), position, color, float(raw["friction"]))
+    friction = _positive(f"{where}.friction", raw["friction"])
+    return Part(shape, tuple(map(float, size)), position, color, friction)
 
 
 def _spawn(where: str, raw: Any, held: bool, height: float) -> dict[str, tuple[float, float]]:
@@ -226,6 +227,12 @@ def _joint(where: str, raw: Any) -> Joint:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(where: str, value: Any) -> float:
+    if not _is_number(value) or value <= 0:
+        raise ContractError(f"{where}: is {value!r}, expected a positive number")
+    return float(value)
 
 
 def _vector(where: str, key: str, value: Any) -> tuple[float, float, float]:
