@@ -1,7 +1,7 @@
 """What every learning algorithm offers to the actor, the learner and the checkpoints."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch
+from hilrl_agents.frozen import FrozenImages
 from hilrl_agents.networks import FlatAdam
 from hilrl_agents.spec import PolicySpec
 
@@ -33,6 +34,10 @@ class Agent(abc.ABC):
         Config: frozen dataclass of the algorithm's options.
         updates: calls of `update` so far.
         n_step: robot steps whose rewards a sample must carry; goes to `sample_mixed`.
+        pretrain_n_step: the same for samples that go to `pretrain`.
+        features: frozen image encoder whose cached features `update` takes in place of images; goes to
+            `sample_mixed`. None: images.
+        pretrain_features: the same for samples that go to `pretrain` and `refresh`.
         generator: source of all randomness in learning; part of the state, so that a resumed run is the same
             run.
     """
@@ -44,7 +49,9 @@ class Agent(abc.ABC):
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         self.spec, self.config = spec, config
         self.updates = 0
-        self.n_step = 1
+        self.n_step = self.pretrain_n_step = 1
+        self.features: FrozenImages | None = None
+        self.pretrain_features: FrozenImages | None = None
         self.generator = torch.Generator().manual_seed(seed)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, FlatAdam] = {}
@@ -74,7 +81,15 @@ class Agent(abc.ABC):
 
     @abc.abstractmethod
     def pretrain(self, batch: Batch) -> dict[str, float]:
-        """One step of imitation on offline rows: moves what acts and nothing else; returns what to log."""
+        """One step of imitation on offline rows; returns what to log, by name."""
+
+    @property
+    def refresh_due(self) -> bool:
+        """Whether `refresh` shall be called before the next `update`."""
+        return False
+
+    def refresh(self, batches: Iterable[Batch]) -> None:
+        """Fits a frozen encoder anew on offline rows; takes as many of the batches as it wants."""
 
     def fit_normalizer(self, states: np.ndarray) -> None:
         """Fixes the state's normalisation from data; once, before learning.
@@ -137,6 +152,8 @@ class Agent(abc.ABC):
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
+        if self.features is not None:
+            self.features.changed()
 
 
 def to_batch(observation: Mapping[str, Any]) -> dict[str, Any]:

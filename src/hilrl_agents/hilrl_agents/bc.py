@@ -13,7 +13,7 @@ import torch
 from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch, unfold
 from hilrl_agents.config import option
-from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, bc_loss, minimise, shifted
+from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, augmented, bc_loss, minimise
 from hilrl_agents.spec import PolicySpec
 
 
@@ -31,6 +31,9 @@ class BCConfig:
     image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
     image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
     image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
+    image_colors: float = option(
+        0.2, "Largest random change of the images' brightness, of 1; of each channel half", low=0, high=1
+    )
 
 
 class BC(Agent):
@@ -75,8 +78,9 @@ class BC(Agent):
         return self._step(batch, torch.ones_like(batch.bootstrap))
 
     def _step(self, batch: Batch, weight: torch.Tensor) -> dict[str, float]:
-        batch = shifted(batch, self.config.image_shift, self.generator)
-        mean = self.policy(self.encoder(batch.observation))[0]
+        c = self.config
+        observation = augmented(batch.observation, c.image_shift, c.image_colors, self.generator)
+        mean = self.policy(self.encoder(observation))[0]
         loss = bc_loss(mean, batch, weight)
         minimise(loss, self.optimizers["policy"])
         return {"bc_loss": loss.item()}

@@ -6,7 +6,8 @@ entries, F features.
 """
 
 import copy
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from hilrl_agents.agent import Agent, to_batch
-from hilrl_agents.batch import Batch, fold, unfold
+from hilrl_agents.batch import Batch, Observation, fold, unfold
 from hilrl_agents.config import option
+from hilrl_agents.frozen import FrozenImages, Imitator
 from hilrl_agents.networks import (
     EnsembleMLP,
     FlatAdam,
     GaussianActor,
     ObservationEncoder,
+    augmented,
     bc_loss,
     fast_bf16,
     flatten,
     minimise,
-    shifted,
     squash,
 )
 from hilrl_agents.spec import PolicySpec
@@ -93,9 +95,28 @@ class SACConfig:
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
     )
+    pretrain_returns: int = option(
+        0,
+        "Steps of the demonstrations' returns on which the critic is started while the actor imitates, an "
+        "episode's length; 0: the critic starts untrained",
+        "steps",
+        low=0,
+    )
+    image_encoder: str = option(
+        "trained",
+        "trained: by the critic's loss; imitation: by imitating people, frozen in between, its features cached; "
+        "or a file of ResNet-10, 18 or 34 weights with torchvision's names (safetensors or pth), frozen, cached",
+    )
+    encoder_refresh: int = option(
+        500, "Updates after which an imitation encoder is fitted anew to all interventions; 0: never", low=0
+    )
+    encoder_refresh_updates: int = option(200, "Imitation steps of such a fit", low=1)
     image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
     image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
     image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
+    image_colors: float = option(
+        0.0, "Largest random change of the images' brightness, of 1; of each channel half", low=0, high=1
+    )
     precision: str = option(
         "auto",
         "Matrix products of hidden layers: auto takes bfloat16 where the machine has it in hardware",
@@ -113,15 +134,19 @@ class SAC(Agent):
     def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
         c, self.n_step = config, config.n_step
+        self.pretrain_n_step = c.pretrain_returns or c.n_step
         flat = spec.horizon * spec.action_dim
         bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = ObservationEncoder(spec, c.image_channels, c.image_features, bf16)
+            weights = "" if c.image_encoder in ("trained", "imitation") else c.image_encoder
+            self.encoder = ObservationEncoder(spec, c.image_channels, c.image_features, bf16, weights)
             self.actor = GaussianActor(
                 self.encoder.size, c.hidden, flat, c.std_min, c.std_max, c.initial_std, bf16
             )
             self.critic = EnsembleMLP(c.critics, self.encoder.size + flat, c.hidden, 1, bf16)
+            imitates = bool(spec.cameras) and c.image_encoder == "imitation"
+            self.imitator = Imitator(self.encoder, c.hidden, flat, c.learning_rate) if imitates else None
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.temperature = Temperature(c.temperature_init)
@@ -134,11 +159,16 @@ class SAC(Agent):
             "temperature": self.temperature,
         }
         trained = {"critic": [self.critic], "actor": [self.actor, self.temperature]}
-        trained |= {"encoder": [self.encoder]} if spec.cameras else {}
+        trained |= {"encoder": [self.encoder]} if spec.cameras and not imitates else {}
         self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
+        self._encoder_optimizer = [self.optimizers["encoder"]] if "encoder" in trained else []
+        if imitates:
+            self.networks["imitator"], self.optimizers["imitator"] = self.imitator, self.imitator.optimizer
+        if spec.cameras and c.image_encoder != "trained":
+            self.features = FrozenImages(self.encoder.images)
+            self.pretrain_features = self.features if weights else None
         self._flat_target = flatten(list(self.target.parameters()))
         self._flat_average = flatten(list(self.average.parameters()))
-        self._encoder_optimizer = [self.optimizers["encoder"]] if spec.cameras else []
         self._entropy_goal = c.target_entropy * flat
 
     @property
@@ -161,8 +191,7 @@ class SAC(Agent):
         """`utd_ratio` critic steps on slices of the batch, then one step of actor and temperature."""
         c, metrics = self.config, {}
         for part in batch.split(c.utd_ratio):
-            part = shifted(part, c.image_shift, self.generator)
-            features = self.encoder(part.observation)
+            features = self.encoder(self._augmented(part.observation))
             loss, metrics = self.critic_loss(part, features)
             minimise(loss, self.optimizers["critic"], *self._encoder_optimizer, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
@@ -179,12 +208,41 @@ class SAC(Agent):
         return {name: float(value) for name, value in metrics.items()}
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
-        """One behaviour-cloning step of the actor (and of the image encoder) on all rows of the batch."""
-        batch = shifted(batch, self.config.image_shift, self.generator)
-        mean, _ = self.actor(self.encoder(batch.observation))
+        """One behaviour-cloning step of the actor and of a trained image encoder on all rows of the batch.
+
+        With `pretrain_returns`, also one step of the critic towards their returns.
+        """
+        c = self.config
+        features = self.encoder(self._augmented(batch.observation))
+        if self.imitator:
+            self.imitator.step(features, batch)
+            self.features.changed()
+            features = features.detach()
+        mean, _ = self.actor(features)
         loss = bc_loss(mean, batch, torch.ones_like(batch.bootstrap))
         self._improve_actor(loss, *self._encoder_optimizer)
+        if c.pretrain_returns:
+            minimise(self.return_loss(batch, features.detach()), self.optimizers["critic"], clip=c.grad_clip)
+            self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         return {"bc_loss": loss.item()}
+
+    @property
+    def refresh_due(self) -> bool:
+        """Every `encoder_refresh` updates of an imitation encoder."""
+        c = self.config
+        return bool(self.imitator and c.encoder_refresh and self.updates) and (
+            self.updates % c.encoder_refresh == 0
+        )
+
+    def refresh(self, batches: Iterable[Batch]) -> None:
+        """Fits the imitation encoder anew; actor and critic meet its features from the next batch on."""
+        c = self.config
+        for batch in itertools.islice(batches, c.encoder_refresh_updates):
+            self.imitator.step(self.encoder(self._augmented(batch.observation)), batch)
+        self.features.changed()
+
+    def _augmented(self, observation: Observation) -> Observation:
+        return augmented(observation, self.config.image_shift, self.config.image_colors, self.generator)
 
     def _improve_actor(self, loss: Tensor, *others: FlatAdam) -> None:
         """One gradient step of actor (and temperature); its average follows (Polyak and Juditsky, 1992)."""
@@ -200,6 +258,13 @@ class SAC(Agent):
         loss = (q - y).square().mean()
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "td_target": y.mean()}
 
+    def return_loss(self, batch: Batch, features: Tensor) -> Tensor:
+        """Mean over critics and rows of (Q(s, a) − Σ γ^i r_i)², rows whose episode was solved → scalar."""
+        q = self.critic(features, fold(batch.action)).squeeze(-1)  # [E, B]
+        whole = 1 - batch.bootstrap
+        error = (q - batch.chunk_return(self.config.gamma)).square().mean(0)
+        return (error * whole).sum() / whole.sum().clamp_min(1)
+
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
         """Target y = Σ_{i<h} γ^i r_i + γ^h (1 − terminated) min_E Q'(s_h, a'), a' ~ π(·|s_h) → [B].
@@ -207,7 +272,7 @@ class SAC(Agent):
         RLPD, algorithm 1, with Q-chunking's backup (arXiv 2507.07969, eq. 4) over the h executed steps.
         """
         c = self.config
-        features = self.encoder(batch.next_observation)
+        features = self.encoder(self._augmented(batch.next_observation))
         action, log_density = self.sample_action(features)
         q = self.target(features, action).squeeze(-1)  # [E, B]
         if c.critic_subsample:
