@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch
-from hilrl_agents.frozen import FrozenImages
 from hilrl_agents.networks import FlatAdam
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.vision import FrozenImages
 
 
 class AgentStateError(ValueError):
@@ -90,6 +90,7 @@ class Agent(abc.ABC):
 
     def refresh(self, batches: Iterable[Batch]) -> None:
         """Fits a frozen encoder anew on offline rows; takes as many of the batches as it wants."""
+        raise NotImplementedError
 
     def fit_normalizer(self, states: np.ndarray) -> None:
         """Fixes the state's normalisation from data; once, before learning.

@@ -15,10 +15,11 @@ from hilrl_agents.batch import Batch, unfold
 from hilrl_agents.config import option
 from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, augmented, bc_loss, minimise
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.vision import ImageOptions
 
 
 @dataclass(frozen=True)
-class BCConfig:
+class BCConfig(ImageOptions):
     """Options of `bc`."""
 
     batch_size: int = option(256, "Rows of one gradient step", "rows", low=1)
@@ -27,12 +28,6 @@ class BCConfig:
     exploration_std: float = option(0.1, "Noise on explored actions, before tanh; 0 for none", low=0)
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
-    )
-    image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
-    image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
-    image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
-    image_colors: float = option(
-        0.2, "Largest random change of the images' brightness, of 1; of each channel half", low=0, high=1
     )
 
 

@@ -282,9 +282,7 @@ def random_colors(images: Tensor, amount: float, generator: torch.Generator) -> 
     return pixels.clamp_(0, 255).to(torch.uint8)
 
 
-def augmented(
-    observation: Observation, shift: int, colors: float, generator: torch.Generator
-) -> Observation:
+def augmented(observation: Observation, shift: int, colors: float, generator: torch.Generator) -> Observation:
     """Observation whose images are changed at random, each on its own; without images it stays as it is.
 
     Args:

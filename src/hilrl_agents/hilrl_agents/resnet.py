@@ -41,7 +41,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"image_encoder: {path} cannot be read ({error.strerror}); expected trained, imitation or a file of "
             "ResNet weights"
         ) from None
-    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError, ImportError, AttributeError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        ImportError,
+        AttributeError,
+    ) as error:
         raise ConfigError(f"image_encoder: {path} is damaged: {_sentence(error)}") from None
     except Exception as error:  # torch.load's unpickler refuses in its own ways
         raise ConfigError(
@@ -98,11 +106,14 @@ class ResNet(nn.Module):
             )
         self.requires_grad_(False)
 
-    def _convolution(self, conv: str, norm: str, inputs: int, outputs: int, side: int, stride: int) -> nn.Conv2d:
-        """y = γ (W x − μ) / sqrt(σ² + ε) + β as one convolution."""
+    def _convolution(
+        self, conv: str, norm: str, inputs: int, outputs: int, side: int, stride: int
+    ) -> nn.Conv2d:
+        """The convolution with its normalisation, γ (W x − μ) / sqrt(σ² + ε) + β, as one convolution."""
         weight = self._take(f"{conv}.weight", (outputs, inputs, side, side))
         gamma, beta, mean, variance = (
-            self._take(f"{norm}.{key}", (outputs,)) for key in ("weight", "bias", "running_mean", "running_var")
+            self._take(f"{norm}.{key}", (outputs,))
+            for key in ("weight", "bias", "running_mean", "running_var")
         )
         scale = gamma / (variance + BN_EPS).sqrt()
         layer = nn.Conv2d(inputs, outputs, side, stride, side // 2)
@@ -160,7 +171,9 @@ class ResNetEncoder(nn.Module):
         self._backbone = (backbone,)  # in a tuple, or it would be a part of the state dict
         self.register_buffer("fingerprint", _fingerprint(self.tensors))
         self.cameras = dict(cameras)
-        self.areas = {n: math.ceil(height / 32) * math.ceil(width / 32) for n, (height, width, _) in cameras.items()}
+        self.areas = {
+            n: math.ceil(height / 32) * math.ceil(width / 32) for n, (height, width, _) in cameras.items()
+        }
         self.embeddings, self.projections = nn.ParameterDict(), nn.ModuleDict()
         for name, area in self.areas.items():
             kernel = torch.randn(backbone.channels, area, EMBEDDINGS) / math.sqrt(area)

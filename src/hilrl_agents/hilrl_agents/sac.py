@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from hilrl_agents.agent import Agent, to_batch
-from hilrl_agents.batch import Batch, Observation, fold, unfold
+from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.config import option
-from hilrl_agents.frozen import FrozenImages, Imitator
 from hilrl_agents.networks import (
     EnsembleMLP,
     FlatAdam,
     GaussianActor,
-    ObservationEncoder,
-    augmented,
     bc_loss,
     fast_bf16,
     flatten,
@@ -32,10 +29,11 @@ from hilrl_agents.networks import (
     squash,
 )
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.vision import EncoderOptions, Vision
 
 
 @dataclass(frozen=True)
-class SACConfig:
+class SACConfig(EncoderOptions):
     """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -102,21 +100,6 @@ class SACConfig:
         "steps",
         low=0,
     )
-    image_encoder: str = option(
-        "trained",
-        "trained: by the critic's loss; imitation: by imitating people, frozen in between, its features cached; "
-        "or a file of ResNet-10, 18 or 34 weights with torchvision's names (safetensors or pth), frozen, cached",
-    )
-    encoder_refresh: int = option(
-        500, "Updates after which an imitation encoder is fitted anew to all interventions; 0: never", low=0
-    )
-    encoder_refresh_updates: int = option(200, "Imitation steps of such a fit", low=1)
-    image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
-    image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
-    image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
-    image_colors: float = option(
-        0.0, "Largest random change of the images' brightness, of 1; of each channel half", low=0, high=1
-    )
     precision: str = option(
         "auto",
         "Matrix products of hidden layers: auto takes bfloat16 where the machine has it in hardware",
@@ -139,34 +122,26 @@ class SAC(Agent):
         bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            weights = "" if c.image_encoder in ("trained", "imitation") else c.image_encoder
-            self.encoder = ObservationEncoder(spec, c.image_channels, c.image_features, bf16, weights)
+            self.vision = Vision(spec, c, c.hidden, c.learning_rate, bf16, self.generator)
+            self.encoder = self.vision.encoder
             self.actor = GaussianActor(
                 self.encoder.size, c.hidden, flat, c.std_min, c.std_max, c.initial_std, bf16
             )
             self.critic = EnsembleMLP(c.critics, self.encoder.size + flat, c.hidden, 1, bf16)
-            imitates = bool(spec.cameras) and c.image_encoder == "imitation"
-            self.imitator = Imitator(self.encoder, c.hidden, flat, c.learning_rate) if imitates else None
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.temperature = Temperature(c.temperature_init)
-        self.networks = {
-            "encoder": self.encoder,
+        self.networks = self.vision.networks | {
             "actor": self.actor,
             "average": self.average,
             "critic": self.critic,
             "target": self.target,
             "temperature": self.temperature,
         }
+        self.features, self.pretrain_features = self.vision.features, self.vision.pretrain_features
         trained = {"critic": [self.critic], "actor": [self.actor, self.temperature]}
-        trained |= {"encoder": [self.encoder]} if spec.cameras and not imitates else {}
         self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
-        self._encoder_optimizer = [self.optimizers["encoder"]] if "encoder" in trained else []
-        if imitates:
-            self.networks["imitator"], self.optimizers["imitator"] = self.imitator, self.imitator.optimizer
-        if spec.cameras and c.image_encoder != "trained":
-            self.features = FrozenImages(self.encoder.images)
-            self.pretrain_features = self.features if weights else None
+        self.optimizers |= self.vision.optimizers
         self._flat_target = flatten(list(self.target.parameters()))
         self._flat_average = flatten(list(self.average.parameters()))
         self._entropy_goal = c.target_entropy * flat
@@ -191,9 +166,9 @@ class SAC(Agent):
         """`utd_ratio` critic steps on slices of the batch, then one step of actor and temperature."""
         c, metrics = self.config, {}
         for part in batch.split(c.utd_ratio):
-            features = self.encoder(self._augmented(part.observation))
+            features = self.vision(part.observation)
             loss, metrics = self.critic_loss(part, features)
-            minimise(loss, self.optimizers["critic"], *self._encoder_optimizer, clip=c.grad_clip)
+            minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         if self.updates < c.critic_warmup:
             cloning = bc_loss(self.actor(features.detach())[0], part, part.offline.float())
@@ -213,36 +188,28 @@ class SAC(Agent):
         With `pretrain_returns`, also one step of the critic towards their returns.
         """
         c = self.config
-        features = self.encoder(self._augmented(batch.observation))
-        if self.imitator:
-            self.imitator.step(features, batch)
-            self.features.changed()
-            features = features.detach()
-        mean, _ = self.actor(features)
-        loss = bc_loss(mean, batch, torch.ones_like(batch.bootstrap))
-        self._improve_actor(loss, *self._encoder_optimizer)
+        loss, features = self._imitate(batch)
         if c.pretrain_returns:
-            minimise(self.return_loss(batch, features.detach()), self.optimizers["critic"], clip=c.grad_clip)
+            minimise(self.return_loss(batch, features), self.optimizers["critic"], clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         return {"bc_loss": loss.item()}
 
     @property
     def refresh_due(self) -> bool:
         """Every `encoder_refresh` updates of an imitation encoder."""
-        c = self.config
-        return bool(self.imitator and c.encoder_refresh and self.updates) and (
-            self.updates % c.encoder_refresh == 0
-        )
+        return self.vision.refresh_due(self.updates)
 
     def refresh(self, batches: Iterable[Batch]) -> None:
-        """Fits the imitation encoder anew; actor and critic meet its features from the next batch on."""
-        c = self.config
-        for batch in itertools.islice(batches, c.encoder_refresh_updates):
-            self.imitator.step(self.encoder(self._augmented(batch.observation)), batch)
-        self.features.changed()
+        """Fits an imitation encoder anew, and the actor to its features; the critic meets them afterwards."""
+        for batch in itertools.islice(batches, self.config.encoder_refresh_updates):
+            self._imitate(batch)
 
-    def _augmented(self, observation: Observation) -> Observation:
-        return augmented(observation, self.config.image_shift, self.config.image_colors, self.generator)
+    def _imitate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One behaviour-cloning step → loss (scalar), features [B, F] without gradient."""
+        features = self.vision.imitate(batch)
+        loss = bc_loss(self.actor(features)[0], batch, torch.ones_like(batch.bootstrap))
+        self._improve_actor(loss, *self.vision.with_values)
+        return loss, features.detach()
 
     def _improve_actor(self, loss: Tensor, *others: FlatAdam) -> None:
         """One gradient step of actor (and temperature); its average follows (Polyak and Juditsky, 1992)."""
@@ -272,7 +239,7 @@ class SAC(Agent):
         RLPD, algorithm 1, with Q-chunking's backup (arXiv 2507.07969, eq. 4) over the h executed steps.
         """
         c = self.config
-        features = self.encoder(self._augmented(batch.next_observation))
+        features = self.vision(batch.next_observation)
         action, log_density = self.sample_action(features)
         q = self.target(features, action).squeeze(-1)  # [E, B]
         if c.critic_subsample:
