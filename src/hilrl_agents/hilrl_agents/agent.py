@@ -38,6 +38,8 @@ class Agent(abc.ABC):
         features: frozen image encoder whose cached features `update` takes in place of images; goes to
             `sample_mixed`. None: images.
         pretrain_features: the same for samples that go to `pretrain` and `refresh`.
+        resting: weights from a file that never change, by their names there. No part of `state` and
+            `policy_state`: a checkpoint keeps a copy, an actor reads the same file.
         generator: source of all randomness in learning; part of the state, so that a resumed run is the same
             run.
     """
@@ -52,6 +54,7 @@ class Agent(abc.ABC):
         self.n_step = self.pretrain_n_step = 1
         self.features: FrozenImages | None = None
         self.pretrain_features: FrozenImages | None = None
+        self.resting: Mapping[str, Tensor] = {}
         self.generator = torch.Generator().manual_seed(seed)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, FlatAdam] = {}
@@ -149,6 +152,11 @@ class Agent(abc.ABC):
             if state[name].shape != own[name].shape:
                 raise AgentStateError(
                     f"'{name}' has shape {tuple(state[name].shape)}, this agent's is {tuple(own[name].shape)}"
+                )
+            if name.endswith("fingerprint") and not torch.equal(state[name], own[name]):
+                raise AgentStateError(
+                    f"these weights belong to another image encoder than {self.config.image_encoder}; "
+                    "give the file that they were trained with"
                 )
         with torch.no_grad():
             for name, tensor in own.items():

@@ -166,6 +166,11 @@ class ResNetEncoder(nn.Module):
         self, cameras: dict[str, tuple[int, int, int]], weights: str, features: int, bf16: bool
     ) -> None:
         super().__init__()
+        for name, shape in cameras.items():
+            if shape[2] != 3:
+                raise ConfigError(
+                    f"image_encoder: {weights} takes single RGB frames, but camera '{name}' stacks {shape[2] // 3}"
+                )
         self.tensors = read_weights(weights)
         backbone = ResNet(self.tensors, weights, torch.bfloat16 if bf16 else torch.float32)
         self._backbone = (backbone,)  # in a tuple, or it would be a part of the state dict

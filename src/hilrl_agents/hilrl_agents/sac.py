@@ -139,6 +139,7 @@ class SAC(Agent):
             "temperature": self.temperature,
         }
         self.features, self.pretrain_features = self.vision.features, self.vision.pretrain_features
+        self.resting = self.vision.resting
         trained = {"critic": [self.critic], "actor": [self.actor, self.temperature]}
         self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
         self.optimizers |= self.vision.optimizers

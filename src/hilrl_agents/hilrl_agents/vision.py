@@ -103,6 +103,7 @@ class Vision:
             follows on a frozen ResNet.
         features: what replay shall encode frames with; None: the agent takes images.
         pretrain_features: the same for samples to imitate.
+        resting: weights of a ResNet from a file, else empty.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Vision:
         self.networks: dict[str, nn.Module] = {"encoder": self.encoder}
         self.features = None if kind in ("trained", "none") else FrozenImages(self.encoder.images)
         self.pretrain_features = self.features if weights else None
+        self.resting = self.encoder.images.tensors if weights else {}
         self._head: EnsembleMLP | None = None
         modules: list[nn.Module] = [self.encoder]
         if kind == "imitation":

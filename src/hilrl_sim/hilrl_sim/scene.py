@@ -23,7 +23,7 @@ SERVO_KEYS = ("kp", "kv", "force", "damping", "frictionloss", "armature")
 CAMERA_KEYS = ("position", "look_at", "fovy")
 OBJECT_KEYS = ("shape", "size", "spawn")
 OBJECT_OPTIONS = ("mass", "friction", "color", "collides")
-SCENE_OPTIONS = ("objects", "apart", "home_spread", "variation")
+SCENE_OPTIONS = ("objects", "apart", "home_spread", "image_size", "variation")
 SHAPES = {  # edge lengths; radius; radius and height
     "box": (3, mujoco.mjtGeom.mjGEOM_BOX),
     "sphere": (1, mujoco.mjtGeom.mjGEOM_SPHERE),
@@ -85,6 +85,21 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
         collides = bool(raw.get("collides", True))
         objects[name] = SceneObject(name, raw["shape"], size, height, spawn, collides)
     return objects
+
+
+def image_size(task: Task) -> tuple[int, int]:
+    """Return height and width (px) of the pictures that the task's cameras publish.
+
+    Raises:
+        ContractError: They are no two whole numbers of at least 16.
+    """
+    size = task.scene.get("image_size", (480, 640))
+    whole = [v for v in size if isinstance(v, int) and not isinstance(v, bool) and v >= 16]
+    if len(size) != 2 or len(whole) != 2:
+        raise ContractError(
+            f"{task.name}.scene.image_size: is {size}, expected [height, width] in pixels, at least 16 each"
+        )
+    return tuple(size)
 
 
 def build(contract: Contract, task: Task) -> mujoco.MjModel:
