@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -144,10 +145,10 @@ class StateNormalizer(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Four 3×3 convolutions shared by all cameras of one shape, then one projection per camera.
+    """Three convolutions shared by all cameras of one shape, then one projection per camera.
 
-    DrQ-v2's encoder (arXiv 2107.09645, sec. 3.1) with strides 2, 2, 2, 1: a quarter of the arithmetic of 2,
-    1, 1, 1 for images of 128×128. Projection to `features` numbers, LayerNorm, tanh.
+    6×6 with stride 4, 3×3 with stride 2, 3×3: less than half the time of DrQ-v2's four (arXiv 2107.09645, sec.
+    3.1), whose first layers cost the most on a CPU. Projection to `features` numbers, LayerNorm, tanh.
 
     Args:
         cameras: image shapes (height, width, channels) by name.
@@ -255,13 +256,15 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor
     Returns:
         The shifted images, same shape and type.
     """
-    count, height, width, _ = images.shape
-    shift = torch.randint(-pad, pad + 1, (2, count, 1), generator=generator, device=generator.device)
-    shift = shift.to(images.device)
-    rows = (torch.arange(height, device=images.device) + shift[0]).clamp_(0, height - 1)
-    columns = (torch.arange(width, device=images.device) + shift[1]).clamp_(0, width - 1)
-    index = torch.arange(count, device=images.device)[:, None, None]
-    return images[index, rows[:, :, None], columns[:, None, :]]
+    count, height, width, channels = images.shape
+    rows, columns = torch.randint(2 * pad + 1, (2, count), generator=generator).numpy()
+    around = [(0, 0), (pad, pad), (pad, pad), (0, 0)]
+    padded = np.pad(images.numpy(), around, "edge")
+    # all the windows of all the images, without a copy: whole rows are then copied at once
+    shape = (count, 2 * pad + 1, 2 * pad + 1, height, width * channels)
+    strides = (*padded.strides[:3], padded.strides[1], 1)
+    windows = np.lib.stride_tricks.as_strided(padded, shape, strides, writeable=False)
+    return torch.from_numpy(windows[np.arange(count), rows, columns].reshape(images.shape))
 
 
 def random_colors(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
