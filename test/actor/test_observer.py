@@ -2,17 +2,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+import yaml
 from hilrl_msgs.msg import Episode
-from loop_messages import CONTRACT, HOME, MS, PERIOD, ROBOT, TASK_FILE, joint_state, pose
+from loop_messages import CONTRACT, HOME, MS, PERIOD, ROBOT, TASK_FILE, action, joint_state, pose, stick
 from sensor_msgs.msg import JointState
 
 from hilrl_actor.observer import Observer, roll_pitch_yaw
 from hilrl_actor.observer_node import ObserverNode
+from hilrl_agents.spec import PolicySpec
 from hilrl_ros import qos
-from hilrl_ros.contract import Camera, StateEntry
+from hilrl_ros.contract import Camera, StateEntry, load_contract
 from hilrl_ros.images import from_rgb, to_rgb
 from hilrl_ros.kinematics import Kinematics
-from hilrl_ros.messages import named_entries, nanoseconds, to_time
+from hilrl_ros.messages import named_entries, nanoseconds, observation_arrays, to_time
 
 START = 5_000 * MS
 CAMERA = Camera("front/image_raw", (4, 6), (2, 0, 6, 4))
@@ -220,3 +222,71 @@ def test_the_node_survives_a_joint_state_of_another_arm(make_graph, logged):
     assert (heard[0].episode, heard[0].step) == (3, 0)
     episode.publish(Episode(status=Episode.PAUSED, episode=3))
     graph.until(lambda: node.observer.paused)
+
+
+OPTIONS = {
+    "speed": ("joint_states", "velocity[elbow_flex]", "rad/s"),
+    "load": ("joint_states", "effort[elbow_flex]", "N m"),
+    "pitch": ("joint_states", "tip.pitch", "rad"),
+    "width": ("joint_states", "gripper.width", "m"),
+    "before": ("executed_action", "action[y]", "1"),
+}
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Contract of a robot with all options of observation, as its file is read."""
+    robot = yaml.safe_load(ROBOT.read_text())
+    robot["state"] = [
+        {"name": name, "topic": topic, "field": field, "unit": unit}
+        for name, (topic, field, unit) in OPTIONS.items()
+    ]
+    robot["cameras"] = {"front": {"topic": "front/image_raw", "size": [8, 8], "stack": 2}}
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot, sort_keys=False))
+    return load_contract(tmp_path / "arm.yaml")[0]
+
+
+def test_every_option_of_observation_reaches_the_policy(options):
+    made = Observer(options, 0.2)
+    made.begin(1, START)
+    q = dict(zip(CONTRACT.joints, HOME, strict=True)) | {"gripper": 0.165}
+    seen = []
+    for step in range(3):
+        if step:
+            made.add("executed_action", action(1, step - 1, stick(x=1.0, y=step / 10), start_ns=START))
+        made.add("front/image_raw", frame(START + step * PERIOD, 10 * (step + 1)))
+        joints = joint_state(START + step * PERIOD, q.values())
+        joints.effort = [0.1 * k for k in range(6)]
+        seen.append(observation_arrays(made.add("joint_states", joints), options))
+    states = [dict(zip(OPTIONS, observation["state"].tolist(), strict=True)) for observation in seen]
+    _, rotation = Kinematics(CONTRACT).forward(np.array(list(q.values())))
+    expected = {
+        "speed": q["elbow_flex"] / 10,
+        "load": 0.2,
+        "pitch": roll_pitch_yaw(rotation)[1],
+        "width": 0.029,
+    }
+    assert [s["before"] for s in states] == pytest.approx([0.0, 0.1, 0.2])
+    assert all({k: s[k] for k in expected} == pytest.approx(expected, abs=1e-5) for s in states)
+    stacks = [observation["images"]["front"][0, 0].tolist() for observation in seen]
+    assert stacks == [[10] * 6, [10] * 3 + [20] * 3, [20] * 3 + [30] * 3]
+    spec = PolicySpec.from_contract(options.to_dict())
+    for observation in seen:
+        spec.check(observation)
+
+
+def test_the_action_before_is_waited_for_but_not_where_nobody_acts(options):
+    made = Observer(options, 10.0)
+    made.begin(1, START)
+    made.add("front/image_raw", frame(START, 1))
+
+    def joints(stamp):
+        msg = joint_state(stamp)
+        msg.effort = [0.0] * 6
+        return made.add("joint_states", msg)
+
+    assert joints(START).step == 0
+    assert joints(START + PERIOD) is None  # it may still come
+    assert made.add("executed_action", action(1, 0, stick(y=0.5))).state[4] == 0.5
+    assert joints(START + 2 * PERIOD) is None
+    assert joints(START + 2 * PERIOD + PERIOD * 6 // 10).state[4] == 0.0

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from hilrl_actor.session import Goals, Session, write_json
 from hilrl_cli import launch_file, loop
 from hilrl_cli.commands import record, run, teleop, train
 from hilrl_cli.errors import UserError
+from hilrl_cli.main import main
 from hilrl_cli.view import for_people
 from hilrl_ros.contract import load_contract
 
@@ -75,6 +77,39 @@ def test_demonstrations_of_another_task_or_none_at_all_are_refused(demos, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: holds no finished episode"):
         train.words(parsed(train, "--demos", str(tmp_path / "empty")))
+
+
+def test_a_comparison_learns_from_the_same_demonstrations_for_as_many_steps(monkeypatch, tmp_path, capsys):
+    """The graph itself is replaced by what a run leaves behind."""
+    started = []
+
+    def leave_a_run(file, words):
+        values = dict(word.split(":=", 1) for word in words)
+        started.append(values)
+        session = Session(
+            Path(values["runs_dir"], values["run"]), ("train", "evaluate"), Goals(window=2, evaluate_episodes=1), 0,
+            {"agent": values.get("agent", "sac")},
+        )  # fmt: skip
+        for steps in (30, 20):
+            session.end_episode(steps, True, 0, 1.0)
+        session.next_phase()
+        session.end_episode(10, len(started) == 1, 0, 1.0)
+        write_json(session.folder / "summary.json", session.summary(0.1))
+        return 0
+
+    monkeypatch.setattr(train.launch, "start", leave_a_run)
+    command = ["train", "--compare", "bc", "--seed", "3", f"runs_dir:={tmp_path}", "run:=mine"]
+    assert main(command) == 0
+    first, second = started
+    assert first["seed"] == second["seed"] == "3" and "agent" not in first
+    expected = {"agent": "bc", "demos_from": f"{tmp_path}/mine/demos", "max_steps": "50"}
+    assert expected.items() <= second.items()
+    assert (tmp_path / "mine" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert "sac: 100% in the evaluation after 50 robot steps, 0 of them by the person" in out
+    assert "bc: 0% in the evaluation" in out
+    assert main(["train", "--compare", "bd"]) == 2
+    assert "agent 'bd' is unknown; there are: bc" in capsys.readouterr().err and len(started) == 2
 
 
 def test_teleoperation_has_no_observer_and_the_person_alone_drives(tmp_path):

@@ -32,6 +32,8 @@ def load(tmp_path, robot=ROBOT_YAML, task=TASK_YAML):
     return load_contract(tmp_path / "arm.yaml", tmp_path / "job.yaml")
 
 
+WIDTH = {"name": "w", "topic": "joint_states", "field": "gripper.width", "unit": "m"}
+BEFORE = {"name": "b", "topic": "executed_action", "field": "action[up]", "unit": "1"}
 CUBE = {"name": "x", "topic": "cube/pose", "field": "pose.position.x", "unit": "m"}
 JOINT = {"name": "x", "topic": "joint_states", "field": "position[gripper]", "unit": "rad"}
 ROBOT_ERRORS = [
@@ -87,7 +89,7 @@ ROBOT_ERRORS = [
     (
         ("cameras", "wrist"),
         {"topic": "t", "sise": [1, 1]},
-        r"arm\.yaml\.cameras\.wrist\.sise: unknown key; did you mean 'size'\?; allowed: crop, size, topic",
+        r"arm\.yaml\.cameras\.wrist\.sise: unknown key; did you mean 'size'\?; allowed: crop, size, stack, topic",
     ),
     (
         ("cameras", "wrist"),
@@ -249,6 +251,35 @@ def test_what_is_privileged_is_observed_but_no_part_of_what_a_checkpoint_carries
     twice = TASK_YAML | {"privileged": entries[:1]}
     with pytest.raises(ContractError, match=r"'cube_x' stands twice"):
         load(tmp_path, ROBOT_YAML, twice)
+
+
+@pytest.mark.parametrize(
+    ("robot", "message"),
+    [
+        (
+            {"state": [WIDTH], "gripper_width": None},
+            r"key 'gripper_width' is missing, 'w' needs it: pairs of",
+        ),
+        (
+            {"gripper_width": [[0.0, 0.1]]},
+            r"arm\.yaml\.gripper_width: is \[\[0.0, 0.1\]\], expected pairs \[rad",
+        ),
+        ({"gripper_width": [[1.0, 0.1], [0.0, 0.2]]}, r"expected the gripper joint's positions to rise"),
+        (
+            {"state": [BEFORE]},
+            r"state\.b: executed_action action\[up\], expected topic executed_action and action",
+        ),
+        (
+            {"cameras": {"front": CAMERA["front"] | {"stack": 0}}},
+            r"front\.stack: is 0, expected 1 to 8 frames",
+        ),
+    ],
+)
+def test_options_of_observation_that_do_not_fit_are_one_sentence(tmp_path, robot, message):
+    changes = {key: value for key, value in robot.items() if value is not None}
+    whole = {key: value for key, value in ROBOT_YAML.items() if robot.get(key, 0) is not None} | changes
+    with pytest.raises(ContractError, match=message):
+        load(tmp_path, whole, TASK_YAML | {"state": []})
 
 
 def test_joint_limits_travel_with_the_contract_and_their_absence_changes_no_hash(tmp_path):

@@ -22,6 +22,7 @@ ROSDEP = {
     "psutil": "python3-psutil",
     "pygame": "python3-pygame",
     "rich": "python3-rich",
+    "ruamel": "python3-ruamel.yaml",
     "scservo_sdk": "feetech-servo-sdk",  # on PyPI only
     "yaml": "python3-yaml",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import floats, joint_vector, nanoseconds, read_field, to_time
 
 JOINT_STATES = "joint_states"
+EXECUTED = "executed_action"
 # a joint state this much before a tick counts as the tick's: drivers are not exact
 _EARLY_NS = 1_000_000
 
@@ -40,6 +42,7 @@ class Observer:
         self.max_age_ns = round(max_age * 1e9)
         self.period_ns = round(1e9 / contract.control_rate)
         self.newest: dict[str, Any] = {}
+        self.frames: dict[str, deque[np.ndarray]] = {}
         self.episode: int | None = None
         self.start_ns = 0
         self.last: Observation | None = None
@@ -94,10 +97,14 @@ class Observer:
         if step < 0 or (self.last is not None and step <= self.last.step):
             return None
         sources = {e.topic for e in self.entries} | {c.topic for c in self.contract.cameras.values()}
-        for topic in sources - {JOINT_STATES}:
+        for topic in sources - {JOINT_STATES, EXECUTED}:
             msg = self.newest.get(topic)
             if msg is None or nanoseconds(msg.header.stamp) < stamp - self.max_age_ns:
                 return None
+        # where nobody acts, no action comes, but the observation must: half a period is long enough
+        late = stamp - self.start_ns - step * self.period_ns > self.period_ns // 2
+        if EXECUTED in sources and self.last is not None and self._executed() is None and not late:
+            return None
         self.last = self._observe(stamp, step, joints)
         return self.last
 
@@ -111,15 +118,37 @@ class Observer:
             values[entry.name] = self._value(entry, tip) - (values[entry.minus] if entry.minus else 0.0)
         numbers = floats(values.values())
         msg.state, msg.privileged = numbers[: len(self.contract.state)], numbers[len(self.contract.state) :]
-        for camera in self.contract.cameras.values():
+        for name, camera in self.contract.cameras.items():
             source = self.newest[camera.topic]
             pixels = crop_and_resize(to_rgb(source), camera.crop, camera.size)
+            if camera.stack > 1:
+                if self.last is None:  # before an episode's first frame it looked the same
+                    self.frames[name] = deque([pixels] * camera.stack, camera.stack)
+                self.frames[name].append(pixels)
+                pixels = np.concatenate(self.frames[name])
             msg.images.append(from_rgb(pixels, source.header.stamp, source.header.frame_id))
+        return msg
+
+    def _executed(self) -> Any:
+        """Return the executed action of the last observation; None if it has not come."""
+        msg = self.newest.get(EXECUTED)
+        if msg is None or self.last is None or (msg.episode, msg.step) != (self.last.episode, self.last.step):
+            return None
         return msg
 
     def _value(self, entry: StateEntry, tip: dict[str, float]) -> float:
         if entry.field.startswith("tip."):
             return tip[entry.field.removeprefix("tip.")]
+        if entry.field == "gripper.width":
+            joint = read_field(self.newest[entry.topic], f"position[{self.contract.gripper_joint}]")
+            return float(np.interp(joint, *zip(*self.contract.gripper_width, strict=True)))
+        if entry.field.startswith("action["):
+            msg = self._executed()
+            component = entry.field.removeprefix("action[").removesuffix("]")
+            # nobody acted, or it was told to hold still
+            return (
+                float(msg.action[self.contract.action.names.index(component)]) if msg and msg.action else 0.0
+            )
         return read_field(self.newest[entry.topic], entry.field)
 
     def _tip(self, joints: Any) -> dict[str, float]:

@@ -6,7 +6,7 @@ from hilrl_msgs.msg import Episode, Observation, Reward
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
-from hilrl_actor.observer import JOINT_STATES, Observer
+from hilrl_actor.observer import EXECUTED, JOINT_STATES, Observer
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import message_class, nanoseconds
@@ -41,7 +41,8 @@ class ObserverNode(Node):
         types |= {entry.topic: message_class(entry.type) for entry in self.observer.entries}
         types |= {camera.topic: Image for camera in contract.cameras.values()}
         for topic, kind in types.items():
-            self.create_subscription(kind, topic, lambda msg, t=topic: self.on_message(t, msg), qos.SENSOR)
+            profile = qos.STEP if topic == EXECUTED else qos.SENSOR
+            self.create_subscription(kind, topic, lambda msg, t=topic: self.on_message(t, msg), profile)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         self.create_subscription(Reward, "reward", self.on_reward, qos.STEP)
         ask_for_realtime(self, params.realtime)

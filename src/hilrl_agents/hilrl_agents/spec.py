@@ -38,8 +38,14 @@ class PolicySpec:
 
     @classmethod
     def from_contract(cls, contract: Mapping[str, Any], horizon: int = 1) -> "PolicySpec":
-        """The shapes that a robot contract (its plain dict: `state`, `cameras`, `action`) asks for."""
-        cameras = {name: (*camera["size"], 3) for name, camera in contract["cameras"].items()}
+        """The shapes that a robot contract (its plain dict: `state`, `cameras`, `action`) asks for.
+
+        Frames of a camera with a `stack` lie one behind the other in the channels, the newest last.
+        """
+        cameras = {
+            name: (*camera["size"], 3 * camera.get("stack", 1))
+            for name, camera in contract["cameras"].items()
+        }
         return cls(len(contract["state"]), len(contract["action"]["names"]), cameras, horizon)
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<n
     "setup-motors": "give the servos of a new arm their ids",
     "calibrate": "tell an arm where its joints' middles and ends are",
     "find-bounds": "find the box that the tip shall stay in, by moving the arm by hand",
+    "crop": "choose what part of a camera's picture the policy sees",
     "teleop": "drive the arm and see how it is; nothing is learnt",
     "record": "record demonstrations, or go on with a recording",
     "train": "train a task, in simulation or on the arm",

@@ -15,6 +15,7 @@ from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from sensor_msgs.msg import Image
 
 from hilrl_ros.messages import Joiner, Step
 
@@ -187,6 +188,26 @@ def read_steps(folder: Path) -> Iterator[Step]:
                 yield from joiner.add(deserialize_message(data, chosen[connection.id]))
     except BagError:
         raise
+    except Exception as e:  # the readers raise whatever the damaged bytes lead them to
+        why = " ".join(str(e).split()) or type(e).__name__
+        raise BagError(f"{folder}: the bag is cut off or damaged ({why})") from None
+
+
+def read_images(folder: Path, topic: str) -> list[Image]:
+    """Return the images of a topic (relative name) in one recorded episode, in order; none where it has no such topic.
+
+    Raises:
+        BagError: The bag is cut off or damaged.
+    """
+    try:
+        with Reader(folder) as reader:
+            found = [
+                c for c in reader.connections if f"/{c.topic.lstrip('/')}".endswith(f"/{topic.lstrip('/')}")
+            ]
+            images = [c for c in found if c.msgtype == "sensor_msgs/msg/Image"]
+            return (
+                [deserialize_message(data, Image) for _, _, data in reader.messages(images)] if images else []
+            )
     except Exception as e:  # the readers raise whatever the damaged bytes lead them to
         why = " ".join(str(e).split()) or type(e).__name__
         raise BagError(f"{folder}: the bag is cut off or damaged ({why})") from None

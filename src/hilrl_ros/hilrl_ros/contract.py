@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ import yaml
 ACTION_TYPES = ("ee_delta", "joint_delta", "joint_position")
 # beginnings of fields that tell the message type of their topic
 _TYPE_OF_FIELD = {
-    **dict.fromkeys(("position[", "velocity[", "effort[", "tip."), "sensor_msgs/msg/JointState"),
+    **dict.fromkeys(
+        ("position[", "velocity[", "effort[", "tip.", "gripper.width"), "sensor_msgs/msg/JointState"
+    ),
+    "action[": "hilrl_msgs/msg/Action",
     "pose.": "geometry_msgs/msg/PoseStamped",
     "wrench.": "geometry_msgs/msg/WrenchStamped",
     "twist.": "geometry_msgs/msg/TwistStamped",
@@ -41,7 +45,8 @@ class StateEntry:
     Attributes:
         name: Unique name, used by reward terms and datasets.
         topic: Topic (relative) whose newest message holds the value.
-        field: Path in the message; on a JointState also `position[joint]`, `tip.x`.
+        field: Path in the message; on a JointState also `position[joint]`, `tip.x`, `gripper.width`; on the topic
+            `executed_action` also `action[component]`, which is the action of the step before.
         unit: SI unit, for people and datasets.
         minus: Name of an earlier entry that is subtracted, or "".
         type: Message type of the topic as `package/msg/Name`; may be left out where the field tells it.
@@ -63,11 +68,13 @@ class Camera:
         topic: Image topic (relative).
         size: Height and width in pixels after resizing.
         crop: x, y, width, height in the published image, or None for all of it.
+        stack: Newest frames that the policy sees at once, one control period apart.
     """
 
     topic: str
     size: tuple[int, int]
     crop: tuple[int, int, int, int] | None = None
+    stack: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,8 @@ class Contract:
         box_min: Lower bounds of the tip in base_frame, m.
         box_max: Upper bounds of the tip in base_frame, m.
         home: Joint positions (rad) in the order of `joints`.
+        gripper_width: Pairs of the gripper joint's position (rad) and the jaws' distance (m), rising in the first;
+            None where no state entry asks for the width.
         joint_limits: Lower and upper limit (rad) of each joint in the order of `joints`, within the model's; None
             leaves the model's.
         privileged: What is observed beside the state where it can be (in simulation): reward terms, truth and the
@@ -136,6 +145,7 @@ class Contract:
     box_max: tuple[float, float, float]
     home: tuple[float, ...]
     joint_limits: tuple[tuple[float, float], ...] | None = None
+    gripper_width: tuple[tuple[float, float], ...] | None = None
     privileged: tuple[StateEntry, ...] = dataclasses.field(default=(), compare=False)
     sim: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
@@ -163,8 +173,9 @@ class Contract:
         """Plain dict (YAML and JSON types only) of the whole contract, as checkpoints carry it."""
         data = json.loads(json.dumps(dataclasses.asdict(self)))
         del data["sim"], data["privileged"]
-        if self.joint_limits is None:
-            del data["joint_limits"]
+        for key in ("joint_limits", "gripper_width"):
+            if data[key] is None:
+                del data[key]
         return data
 
     def hash(self) -> str:
@@ -268,7 +279,7 @@ def contract_from_dict(data: dict[str, Any]) -> Contract:
         max_joint_speed=d["max_joint_speed"],
         state=tuple(StateEntry(**e) for e in d["state"]),
         cameras={
-            k: Camera(c["topic"], tuple(c["size"]), tuple(c["crop"]) if c["crop"] else None)
+            k: Camera(c["topic"], tuple(c["size"]), tuple(c["crop"]) if c["crop"] else None, c["stack"])
             for k, c in d["cameras"].items()
         },
         action=_action_from_dict(d["action"]),
@@ -276,8 +287,13 @@ def contract_from_dict(data: dict[str, Any]) -> Contract:
         box_min=tuple(d["box_min"]),
         box_max=tuple(d["box_max"]),
         home=tuple(d["home"]),
-        joint_limits=tuple(tuple(pair) for pair in d["joint_limits"]) if "joint_limits" in d else None,
+        joint_limits=_pairs(d.get("joint_limits")),
+        gripper_width=_pairs(d.get("gripper_width")),
     )
+
+
+def _pairs(data: list[list[float]] | None) -> tuple[tuple[float, float], ...] | None:
+    return None if data is None else tuple(tuple(pair) for pair in data)
 
 
 def _action_from_dict(data: dict[str, Any]) -> ActionSpace:
@@ -384,8 +400,10 @@ def _cameras(where: str, cameras: Any) -> dict[str, Camera]:
     if not isinstance(cameras, dict):
         raise ContractError(f"{where}: is {cameras!r}, expected names with {{topic, size, crop}}")
     for name, c in cameras.items():
-        check_keys(f"{where}.{name}", c, ("topic", "size"), ("crop",))
-        size, crop = c["size"], c.get("crop")
+        check_keys(f"{where}.{name}", c, ("topic", "size"), ("crop", "stack"))
+        size, crop, stack = c["size"], c.get("crop"), c.get("stack", 1)
+        if not isinstance(stack, int) or isinstance(stack, bool) or not 1 <= stack <= 8:
+            raise ContractError(f"{where}.{name}.stack: is {stack!r}, expected 1 to 8 frames")
         if not (
             isinstance(size, list) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)
         ):
@@ -399,7 +417,7 @@ def _cameras(where: str, cameras: Any) -> dict[str, Camera]:
             raise ContractError(
                 f"{where}.{name}.crop: is {crop!r}, expected [x, y, width, height] in pixels or null"
             )
-        out[str(name)] = Camera(str(c["topic"]), (size[0], size[1]), tuple(crop) if crop else None)
+        out[str(name)] = Camera(str(c["topic"]), (size[0], size[1]), tuple(crop) if crop else None, stack)
     return out
 
 
@@ -457,12 +475,40 @@ def _joint_limits(
     return tuple(out)
 
 
+def _gripper_width(where: str, raw: Any) -> tuple[tuple[float, float], ...]:
+    if not isinstance(raw, list) or len(raw) < 2 or not all(isinstance(p, list) and len(p) == 2 for p in raw):
+        raise ContractError(
+            f"{where}: is {raw!r}, expected pairs [rad of the gripper joint, m between the jaws]"
+        )
+    pairs = tuple((_number(where, q, -7.0, 7.0), _number(where, width, 0.0, 1.0)) for q, width in raw)
+    if any(a[0] >= b[0] for a, b in itertools.pairwise(pairs)):
+        raise ContractError(f"{where}: is {raw}, expected the gripper joint's positions to rise")
+    return pairs
+
+
+def _check_fields(file: str, contract: Contract) -> None:
+    """Refuse state entries that name what the rest of the contract does not have."""
+    for entry in contract.entries:
+        if entry.field == "gripper.width" and contract.gripper_width is None:
+            raise ContractError(
+                f"{file}: key 'gripper_width' is missing, '{entry.name}' needs it: pairs of the gripper joint's "
+                "position and the jaws' distance, as in 'gripper_width: [[-0.17, 0.004], [1.745, 0.133]]'"
+            )
+        if entry.field.startswith("action["):
+            component = entry.field.removeprefix("action[").removesuffix("]")
+            if component not in contract.action.names or entry.topic != "executed_action":
+                raise ContractError(
+                    f"{file}.state.{entry.name}: {entry.topic} {entry.field}, expected topic executed_action and "
+                    f"action[…] with one of {', '.join(contract.action.names)}"
+                )
+
+
 def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: str) -> Contract:
     keys = (
         "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
         "state", "cameras", "action", "box", "home",
     )  # fmt: skip
-    check_keys(file, raw, keys, ("motion", "joint_limits", "sim"))
+    check_keys(file, raw, keys, ("motion", "joint_limits", "gripper_width", "sim"))
     check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
     if not _is_names(raw["joints"]):
         raise ContractError(f"{file}.joints: is {raw['joints']!r}, expected a list of unique joint names")
@@ -497,7 +543,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         if "action" in task
         else _action(f"{file}.action", raw["action"], joints)
     )
-    return Contract(
+    contract = Contract(
         robot=str(raw["robot"]),
         model=Model(**{k: str(v) for k, v in raw["model"].items()}),
         control_rate=_number(f"{file}.control_rate", raw["control_rate"], 0.1, 1000.0),
@@ -514,9 +560,14 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         joint_limits=_joint_limits(f"{file}.joint_limits", raw["joint_limits"], joints, raw["home"])
         if "joint_limits" in raw
         else None,
+        gripper_width=_gripper_width(f"{file}.gripper_width", raw["gripper_width"])
+        if "gripper_width" in raw
+        else None,
         privileged=tuple(privileged),
         sim=_mapping(f"{file}.sim", raw.get("sim", {})),
     )
+    _check_fields(task_file or file, contract)
+    return contract
 
 
 def _task(raw: dict[str, Any], file: str) -> Task:

@@ -117,7 +117,9 @@ def joint_vector(msg: Any, joints: tuple[str, ...]) -> np.ndarray:
 
 
 def observation_arrays(msg: Observation, contract: Contract) -> dict[str, Any]:
-    """Return an observation as the agents take it: {"state": float32 [S], "images": {name: uint8 [H, W, 3]}}.
+    """Return an observation as the agents take it: {"state": float32 [S], "images": {name: uint8 [H, W, C]}}.
+
+    C is 3 for each frame of the camera's stack, the newest last.
 
     Raises:
         ValueError: The message does not fit the contract.
@@ -131,7 +133,13 @@ def observation_arrays(msg: Observation, contract: Contract) -> dict[str, Any]:
         raise ValueError(
             f"observation has {len(msg.images)} images, the contract names {list(contract.cameras)}"
         )
-    images = {name: to_rgb(image) for name, image in zip(contract.cameras, msg.images, strict=True)}
+    images = {}
+    for (name, camera), image in zip(contract.cameras.items(), msg.images, strict=True):
+        pixels = to_rgb(image)
+        if camera.stack > 1:
+            frames = pixels.reshape(camera.stack, -1, *pixels.shape[1:])
+            pixels = np.concatenate(frames, axis=2)
+        images[name] = pixels
     return {"state": np.array(msg.state, np.float32), "images": images}
 
 

@@ -23,6 +23,7 @@ SERVO_KEYS = ("kp", "kv", "force", "damping", "frictionloss", "armature")
 CAMERA_KEYS = ("position", "look_at", "fovy")
 OBJECT_KEYS = ("shape", "size", "spawn")
 OBJECT_OPTIONS = ("mass", "friction", "color", "collides")
+SCENE_OPTIONS = ("objects", "apart", "home_spread", "variation")
 SHAPES = {  # edge lengths; radius; radius and height
     "box": (3, mujoco.mjtGeom.mjGEOM_BOX),
     "sphere": (1, mujoco.mjtGeom.mjGEOM_SPHERE),
@@ -64,7 +65,7 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
     Raises:
         ContractError: A key is unknown or missing, or a value does not fit.
     """
-    check_keys(f"{task.name}.scene", task.scene, (), ("objects", "home_spread"))
+    check_keys(f"{task.name}.scene", task.scene, (), SCENE_OPTIONS)
     objects = {}
     for name, raw in task.scene.get("objects", {}).items():
         where = f"{task.name}.scene.objects.{name}"

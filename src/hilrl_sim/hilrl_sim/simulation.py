@@ -10,7 +10,9 @@ from hilrl_ros.kinematics import Kinematics
 
 from .rendering import Renderer
 from .scene import build, scene_objects
+from .variation import Variation
 
+TRIES = 1000  # draws of a thing's place before the scene counts as too crowded
 SETTLE = 0.2  # s that arm and objects get to come to rest after a reset
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -39,6 +41,7 @@ class Simulation:
         self.data = mujoco.MjData(self.model)
         self.kinematics = Kinematics(contract)
         self._objects = scene_objects(task)
+        self._variation = Variation(self.model, task)
         joints = [self.model.joint(name) for name in contract.joints]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dofs = np.array([joint.dofadr[0] for joint in joints])
@@ -53,13 +56,14 @@ class Simulation:
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """Start an episode: objects and the arm's start are drawn from `seed` alone.
+        """Start an episode: objects, looks and the arm's start are drawn from `seed` alone.
 
         The tip starts within the task's `home_spread` of the home pose, with its orientation.
         """
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
         self._place_all(rng)
+        self._variation.apply(seed)
         spread = float(self.task.scene.get("home_spread", 0.0))
         self._target, self._ramp = self.kinematics.near_home(spread, rng), 0  # set-point's goal, steps to it
         self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
@@ -70,11 +74,24 @@ class Simulation:
     def reset_objects(self, seed: int) -> None:
         """Place the objects where `reset` with this seed places them, at rest; the arm goes on as it was."""
         self._place_all(np.random.default_rng(seed))
+        self._variation.apply(seed)
         mujoco.mj_forward(self.model, self.data)
 
     def _place_all(self, rng: np.random.Generator) -> None:
+        """Draw every object's pose; things that would lie closer than the task's `apart` are drawn again."""
+        apart, placed = float(self.task.scene.get("apart", 0.0)), []
         for name, item in self._objects.items():
-            x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
+            for _ in range(TRIES):
+                x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
+                if not item.collides or all(np.hypot(x - u, y - v) >= apart for u, v in placed):
+                    break
+            else:
+                raise ContractError(
+                    f"{self.task.name}.scene.apart: no place {apart} m from the others for '{name}'; "
+                    "widen its spawn or lower apart"
+                )
+            if item.collides:
+                placed.append((x, y))
             self._place(name, np.array([x, y, z]), yaw)
 
     def _place(self, name: str, pos: np.ndarray, yaw: float) -> None:

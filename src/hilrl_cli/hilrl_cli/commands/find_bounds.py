@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from hilrl_cli import environment
 from hilrl_cli.arm import EMULATED, STOPS, Hand, add_port, open_port
+from hilrl_cli.contract_file import edited, in_line, write
 from hilrl_cli.errors import UserError
 from hilrl_cli.lines import Lines
 
@@ -211,42 +211,16 @@ def describe(box: np.ndarray, joints: tuple[str, ...], limits: np.ndarray) -> st
 
 def with_bounds(text: str, box: np.ndarray, limits: dict[str, np.ndarray]) -> str:
     """Return a contract's YAML with another box and other joint limits; everything else, comments too, stays."""
-    values = ", ".join(f"{name}: {pair.tolist()}" for name, pair in limits.items())
-    entries = {
-        "box": f"box: {{min: {box[0].tolist()}, max: {box[1].tolist()}}}\n",
-        "joint_limits": f"joint_limits: {{{values}}}\n",
-    }
-    for key, entry in entries.items():
-        block = re.compile(rf"^{key}:.*\n(?:[ \t]+\S.*\n)*", re.M)
-        text, count = block.subn(lambda _, entry=entry: entry, text)
-        if not count:
-            text = re.sub(
-                r"^(box:.*\n(?:[ \t]+\S.*\n)*)", lambda m, entry=entry: m[1] + entry, text, flags=re.M
-            )
-    return text
 
+    def change(data) -> None:
+        data["box"] = in_line({"min": box[0].tolist(), "max": box[1].tolist()})
+        ranges = in_line({name: pair.tolist() for name, pair in limits.items()})
+        if "joint_limits" in data:
+            data["joint_limits"] = ranges
+        else:
+            data.insert(list(data).index("box"), "joint_limits", ranges)
 
-def write(out: Path, text: str) -> None:
-    """Write the contract once it is seen to be one.
-
-    Raises:
-        UserError: It cannot be written, or is none.
-    """
-    from hilrl_ros.contract import ContractError, load_contract
-
-    if out.suffix not in (".yaml", ".yml"):
-        raise UserError(f"--out is {out}, expected a name that ends in .yaml")
-    new = out.with_name(f".{out.name}.new.yaml")
-    try:
-        new.write_text(text)
-        load_contract(new)
-        new.replace(out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
-    except ContractError as error:
-        raise UserError(f"the changed contract would not fit: {error}") from None
-    finally:
-        new.unlink(missing_ok=True)
+    return edited(text, change)
 
 
 def draw(path: Path, seen: Seen) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from hilrl_cli import environment, loop
@@ -21,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="demonstrations, or the run that recorded them; without it they are recorded first",
     )
+    parser.add_argument(
+        "--compare",
+        metavar="AGENT",
+        help="afterwards let this agent learn from the same demonstrations for as many robot steps, for comparison "
+        "(bc: imitation and interventions alone, HG-DAgger)",
+    )
     loop.add_place(parser, loop.SIM)
     loop.add_words(parser, "sim")
 
@@ -28,7 +35,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train."""
     environment.enter()
-    return launch.start("sim", words(arguments))
+    given = launch.parse_arguments(words(arguments))
+    if arguments.compare is None:
+        return launch.start("sim", loop.as_words(given))
+    launch.check({"agent": arguments.compare})
+    given.setdefault("run", launch.run_name({"agent": "sac"} | given))
+    code = launch.start("sim", loop.as_words(given))
+    folder = Path(os.path.abspath(given.get("runs_dir", "runs")), given["run"])
+    return code or compare(folder, arguments.compare, given)
+
+
+def compare(folder: Path, agent: str, given: dict[str, str]) -> int:
+    """Train another agent in the same way within a finished run's folder, draw both, and say what each reached."""
+    from hilrl_actor.curves import draw, read_curve, read_summary
+
+    first = read_summary(folder)
+    other = folder / f"compare_{Path(agent).stem}"
+    same = {
+        "agent": agent, "runs_dir": str(folder), "run": other.name, "demos_from": str(folder / "demos"),
+        "max_steps": str(max(1, first["robot_steps"])), "baseline_episodes": "0", "showcase_episodes": "0",
+    }  # fmt: skip
+    code = launch.start("sim", loop.as_words(given | same))
+    if code:
+        return code
+    draw([read_curve(folder), read_curve(other)], folder / "comparison.png")
+    for name, summary in ((first["agent"], first), (agent, read_summary(other))):
+        rate = summary["eval_rate"]
+        print(
+            f"{name}: {'not evaluated' if rate is None else f'{rate:.0%} in the evaluation'} after "
+            f"{summary['robot_steps']} robot steps, {summary['intervention_steps']} of them by the person"
+        )
+    print(folder / "comparison.png")
+    return 0
 
 
 def words(arguments: argparse.Namespace) -> list[str]:
