@@ -362,13 +362,15 @@ def agents_page() -> str:
 
 def rewards_page() -> str:
     """Reward terms and their settings."""
-    from hilrl_reward.terms import CONDITIONS, TERMS
+    from hilrl_reward.terms import CONDITIONS, TERMS, StateTerm
 
     body = []
     for name, term in TERMS.items():
-        body += [f"## {name}", "", first_paragraph(term.__doc__), ""]
+        body += [f"## {name}", "", inspect.cleandoc(term.__doc__), ""]
         if name in CONDITIONS:
-            body += ["Also usable as a task's `success` condition.", ""]
+            body += ["Also usable as a task's `success`, and in another term's `while`.", ""]
+        if issubclass(term, StateTerm):
+            body += ["Fits `change: true`.", ""]
         rows = []
         for field in dataclasses.fields(term):
             default = "required" if field.default is dataclasses.MISSING else code(field.default)
@@ -376,8 +378,8 @@ def rewards_page() -> str:
         if rows:
             body += table(("setting", "type", "default"), rows)
     intro = (
-        "A task's `reward` is a sum of named terms, each with a `weight`; "
-        "[own reward](../how-to/own_reward.md) shows how to compose and add them."
+        "A task's `reward` is a sum of named terms, each with a `weight`, scaled such that no episode earns more than "
+        "1; [own reward](../how-to/own_reward.md) shows how to compose and add them."
     )
     return page("Reward terms", intro, body)
 

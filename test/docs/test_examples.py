@@ -24,7 +24,7 @@ def test_the_new_task_loads(tmp_path):
     file.write_text(text)
     contract, task = load_contract(ROBOT, file)
     assert scene_objects(task)["can"].collides
-    assert RewardFunction(task, contract.state_names)
+    assert RewardFunction(task, contract.entry_names, contract.action.names)
 
 
 def test_the_composed_reward_loads(tmp_path):
@@ -33,7 +33,8 @@ def test_the_composed_reward_loads(tmp_path):
     file = tmp_path / "composed.yaml"
     file.write_text(yaml.safe_dump(task, sort_keys=False))
     contract, task = load_contract(ROBOT, file)
-    assert set(RewardFunction(task, contract.state_names).terms) == {"success", "near", "calm", "time"}
+    function = RewardFunction(task, contract.entry_names, contract.action.names)
+    assert set(function.terms) == {"success", "near", "lift", "calm", "time"}
 
 
 def test_the_launch_file_with_a_namespace_launches(tmp_path):

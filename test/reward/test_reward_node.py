@@ -48,7 +48,7 @@ def test_truth_is_judged_beside_the_reward(make_graph):
     task = dataclasses.replace(
         TASK, success={"term": "above", "state": "tip_z", "threshold": 0.05}, truth=truth
     )
-    node.task, node.function = task, RewardFunction(task, node.contract.entry_names)
+    node.task, node.function = task, RewardFunction(task, node.contract.entry_names, CONTRACT.action.names)
     node.publisher = Sent()
     for step, (tip, height) in enumerate([(0.0, 0.0), (0.0, 0.07), (0.06, 0.0), (0.0, None)]):
         msg = observation(1, step, [0.0] * len(own))
@@ -151,6 +151,19 @@ def test_the_reward_is_published_again_when_its_observation_is_offered_again(nod
     play(node, 1, 0, 2)
     node.on_observation(seen(1, 2))
     assert len(node.publisher) == 3 and node.publisher[2] == node.publisher[1]
+
+
+def test_a_jerk_costs_within_an_episode_but_not_between_two(node):
+    calm = {"calm": {"term": "smoothness", "weight": -1.0}}
+    task = dataclasses.replace(TASK, reward=calm)
+    node.function = RewardFunction(task, CONTRACT.entry_names, CONTRACT.action.names)
+    full = [1.0] * len(CONTRACT.action.names)
+    for episode, first, values in ((1, 0, full), (1, 1, full), (2, 0, [-1.0] * len(full)), (2, 1, full)):
+        node.on_observation(seen(episode, first))
+        node.on_action(action(episode, first, values))
+        node.on_observation(seen(episode, first + 1))
+    earned = {(r.episode, r.step): r.reward for r in node.publisher}
+    assert earned == {(1, 0): 0.0, (1, 1): 0.0, (2, 0): 0.0, (2, 1): -1.0}
 
 
 def test_a_gap_is_not_judged(node):

@@ -34,12 +34,13 @@ class RewardNode(Node):
         super().__init__("reward")
         params = declare(self, RewardParams)
         self.contract, self.task = load_contract(params.robot, params.task)
-        self.function = RewardFunction(self.task, self.contract.entry_names)
+        self.function = RewardFunction(self.task, self.contract.entry_names, self.contract.action.names)
         self.observations: dict[tuple[int, int], Observation] = {}
         self.actions: dict[tuple[int, int], Action] = {}
         self.episode: int | None = None
         self.verdict: bool | None = None
         self.last: Reward | None = None
+        self.last_action = np.zeros(0)
         self.publisher = self.create_publisher(Reward, "reward", qos.STEP)
         self.create_subscription(Observation, "observation", self.on_observation, qos.STEP)
         self.create_subscription(Action, "executed_action", self.on_action, qos.STEP)
@@ -75,7 +76,10 @@ class RewardNode(Node):
         entries = named_entries(after, self.contract)
         try:
             terms, success = self.function(
-                named_entries(before, self.contract), np.array(action.action), entries
+                named_entries(before, self.contract),
+                np.array(action.action),
+                entries,
+                self.action_before(key),
             )
         except ContractError as e:
             raise UserError(str(e)) from None
@@ -88,11 +92,16 @@ class RewardNode(Node):
             msg.reward = 1.0 if self.verdict else 0.0
         msg.truth = _TRUTH[self.function.solved(entries)]
         msg.truncated = not msg.terminated and after.step >= self.task.max_episode_steps
-        self.last = msg
+        self.last, self.last_action = msg, np.array(action.action)
         self.publisher.publish(msg)
         for store in (self.observations, self.actions):
             for old in [k for k in store if k <= key]:
                 del store[old]
+
+    def action_before(self, key: tuple[int, int]) -> np.ndarray | None:
+        """Return the executed action of the step before `key`, None where it is not known."""
+        known = self.last and (self.last.episode, self.last.step) == (key[0], key[1] - 1)
+        return self.last_action if known else None
 
 
 def main() -> None:
