@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from hilrl_msgs.msg import Observation, Reward
 
-from hilrl_data.bags import BagError, finished_episodes, read_info, read_steps
+from hilrl_data.bags import finished_episodes, read_info, read_steps
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import Step, observation_arrays
 
@@ -194,7 +194,9 @@ def _told_frames(path: Path, contract: Contract):
             images = {name: content[f"camera.{name}"] for name in contract.cameras}
             steps, success = content["step"], content["success"]
     except (OSError, ValueError, KeyError) as error:
-        raise LabelError(f"{path}: is damaged or has other cameras ({' '.join(str(error).split())})") from None
+        raise LabelError(
+            f"{path}: is damaged or has other cameras ({' '.join(str(error).split())})"
+        ) from None
     for name, camera in contract.cameras.items():
         if images[name].shape[1:3] != camera.size:
             raise LabelError(
@@ -202,5 +204,3 @@ def _told_frames(path: Path, contract: Contract):
             )
     for i, step in enumerate(steps):
         yield {name: pixels[i] for name, pixels in images.items()}, bool(success[i]), int(step)
-
-

@@ -155,7 +155,7 @@ class PickExpert(Expert):
         self._gripper = StateReader(contract).find("joint_states", f"position[{contract.gripper_joint}]")
         self._grip = contract.action.names.index("gripper")
         self._grip_scale = contract.action.scale[self._grip]
-        success = task.success
+        success = task.truth or task.success
         height = success["threshold"] if success.get("term") == "above" else self.object.height + LIFT
         self._goal = float(height) + 0.3 * self._width
 
