@@ -329,6 +329,9 @@ class SessionNode(Node):
 
     def _line(self, result) -> str:
         who = "alone" if result.autonomous else f"person {result.person_steps}"
+        if result.phase == "label":
+            labelled = f"{self.session.labelled} of {self.params.labels} frames of success"
+            return f"label {self.session.in_phase}: {result.steps} steps; {labelled}"
         line = f"{result.phase} {self.session.in_phase}: {'success' if result.success else 'failure'}"
         if result.success != result.rewarded:
             line += " that the reward missed" if result.success else " that the reward took for a success"

@@ -67,7 +67,7 @@ class RewardNode(Node):
         self.actions: dict[tuple[int, int], Action] = {}
         self.episode: int | None = None
         self.verdict: bool | None = None
-        self.holding = self.held = False  # the success button: now, and at any time in this step
+        self.holding = self.pressed = False  # the success button: it is down, it went down in this step
         self.taken: deque[tuple[bool, Observation]] = deque(maxlen=self.function.condition.recent.maxlen)
         self.last: Reward | None = None
         self.last_action = np.zeros(0)
@@ -154,7 +154,7 @@ class RewardNode(Node):
         if msg.episode != self.episode:
             # a button pressed between the episodes judges neither
             self.episode, self.verdict = msg.episode, None
-            self.holding = self.held = False
+            self.holding = self.pressed = False
             self.function.condition.reset()
             self.taken.clear()
         self.observations[(msg.episode, msg.step)] = msg
@@ -168,7 +168,7 @@ class RewardNode(Node):
     def on_event(self, msg: OperatorEvent) -> None:
         """Remember the person's verdict for the next judged step; keep a failure that comes after the end."""
         if msg.event == OperatorEvent.SUCCESS:
-            self.holding = self.held = True
+            self.holding = self.pressed = True
         elif msg.event in (OperatorEvent.SUCCESS_RELEASED, OperatorEvent.FAILURE):
             self.holding = False
         if msg.event in (OperatorEvent.SUCCESS, OperatorEvent.FAILURE):
@@ -213,9 +213,9 @@ class RewardNode(Node):
         msg.term_names, msg.term_values = list(terms), floats(terms.values())
         msg.reward, msg.success, msg.terminated = sum(terms.values()), success, success
         if self.classified and self.announced.phase == Episode.LABEL:
-            msg.source, msg.success, msg.terminated = Reward.PERSON, self.held, False
-            msg.reward = float(self.held)
-            self.held, self.verdict = self.holding, None
+            msg.source, msg.success, msg.terminated = Reward.PERSON, self.pressed or self.holding, False
+            msg.reward = float(msg.success)
+            self.pressed, self.verdict = False, None
         elif self.verdict is not None:
             msg.source, msg.success, msg.terminated = Reward.PERSON, self.verdict, True
             msg.reward = 1.0 if self.verdict else 0.0
