@@ -50,6 +50,7 @@ def frames(seed=0, episodes=20, length=12, sizes=SIZES):
     return Frames(
         {name: np.stack([s[name] for s in seen]) for name in sizes},
         success,
+        np.full(len(success), True),
         np.repeat(np.arange(episodes), length),
         np.tile(np.arange(length), episodes),
         tuple(f"episode_{e:06d}" for e in range(episodes)),
@@ -63,14 +64,15 @@ def seen(contract, episode, step, images):
     return msg
 
 
-def write_episode(folder, contract, number, told, source=Reward.PERSON, end="truncated", rng=None):
-    """Record an episode whose step k was told to be success where `told[k]`, and looks like it."""
-    rng = rng or np.random.default_rng(number)
+def write_episode(folder, contract, number, told, source=Reward.PERSON, end="truncated", observed=None):
+    """Record an episode whose step k was told to be success where `told[k]`, and looks like it if nothing is given."""
+    rng = np.random.default_rng(number)
     steps = len(told)
     writer = EpisodeWriter(folder / f"episode_{number:06d}")
     for step in range(steps + 1):
         solved = bool(told[min(step, steps - 1)])
-        messages = [("Observation", "observation", seen(contract, number, step, pictures(rng, solved)))]
+        look = observed[step] if observed else seen(contract, number, step, pictures(rng, solved))
+        messages = [("Observation", "observation", look)]
         if step < steps:
             msg = reward(number, step)
             msg.source, msg.success = source, bool(told[step])

@@ -47,7 +47,7 @@ class Training:
         seed: Of weights, batches and augmentation.
     """
 
-    steps: int = 300
+    steps: int = 150
     batch: int = 64
     lr: float = 2e-3
     shift: int = 2
@@ -128,8 +128,8 @@ class Classifier:
         return torch.cat(parts).numpy()
 
     def evaluate(self, frames: Frames) -> Evaluation:
-        """Return what it says of labelled frames."""
-        return Evaluation(frames, self.probabilities(frames.images))
+        """Return what it says of labelled frames, together with the task's other conditions."""
+        return Evaluation(frames, self.probabilities(frames.images) * frames.possible)
 
     def save(self, folder: Path) -> None:
         """Write `classifier.safetensors`, then `classifier.yaml`, which makes the folder a classifier."""
@@ -186,6 +186,9 @@ def train(
 ) -> Classifier:
     """Train a classifier on labelled frames; every fifth episode is held out to choose its threshold.
 
+    It learns from the frames that it will decide: those in which the task's other conditions (`and`) hold. What joints
+    tell exactly it need not learn from pixels.
+
     Args:
         frames: At least two episodes, with success in both parts.
         training: How.
@@ -198,10 +201,12 @@ def train(
         ClassifierError: There are too few labelled episodes to hold some out.
     """
     part, held_out = frames.split()
+    part = part.chosen(part.possible)
     if not all(0 < f.success.sum() < len(f) for f in (part, held_out)):
         raise ClassifierError(
-            f"labels of {len(frames.names)} episodes with {int(frames.success.sum())} frames of success are too few: "
-            "every fifth episode is held out for the evaluation, and both parts need success and other frames"
+            f"labels of {len(frames.names)} episodes, {int(part.success.sum())} frames of success and "
+            f"{int((~part.success).sum())} others that meet the task's other conditions, are too few: every fifth "
+            "episode is held out for the evaluation, and both parts need success and near misses"
         )
     network = fit(part, training or Training(), stop)
     classifier = Classifier(network)

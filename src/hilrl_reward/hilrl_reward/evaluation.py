@@ -21,7 +21,7 @@ class Evaluation:
 
     Attributes:
         frames: The labelled frames, N of them.
-        probability: Of success, as the classifier says [N].
+        probability: Of success, as the classifier says; 0 where the task's other conditions rule it out [N].
     """
 
     frames: Frames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import numpy as np
 from hilrl_msgs.msg import Observation, Reward
 
 from hilrl_data.bags import finished_episodes, read_info, read_steps
-from hilrl_ros.contract import Contract
-from hilrl_ros.messages import Step, observation_arrays
+from hilrl_reward.terms import SuccessCondition
+from hilrl_ros.contract import Contract, Task
+from hilrl_ros.messages import Step, named_entries, observation_arrays
 
 LABELS_FILE = "labels.csv"
 _TOLD = "told_*.npz"
@@ -26,12 +27,22 @@ class LabelError(ValueError):
 
 
 @dataclass(frozen=True)
+class _Labelled:
+    images: dict[str, np.ndarray]
+    state: dict[str, float]
+    success: bool
+    step: int
+
+
+@dataclass(frozen=True)
 class Frames:
     """Labelled frames.
 
     Attributes:
         images: Of each camera, uint8 [N, H, W, 3], as `Observation.images` holds them.
         success: Whether each frame shows the task solved, bool [N].
+        possible: Whether the other conditions of the task's `success` (`and`) hold there, bool [N]. Where they do not,
+            a classifier decides nothing.
         episode: Index into `names` of each frame's episode [N].
         step: Step of each frame in its episode [N].
         names: Names of the episodes.
@@ -39,6 +50,7 @@ class Frames:
 
     images: dict[str, np.ndarray]
     success: np.ndarray
+    possible: np.ndarray
     episode: np.ndarray
     step: np.ndarray
     names: tuple[str, ...]
@@ -49,7 +61,8 @@ class Frames:
     def chosen(self, which: np.ndarray) -> Frames:
         """Return the frames of a mask or of indices."""
         images = {name: pixels[which] for name, pixels in self.images.items()}
-        return Frames(images, self.success[which], self.episode[which], self.step[which], self.names)
+        rows = (row[which] for row in (self.success, self.possible, self.episode, self.step))
+        return Frames(images, *rows, self.names)
 
     def split(self, every: int = 5) -> tuple[Frames, Frames]:
         """Return the frames of most episodes and, held out, those of every `every`-th: no episode is in both."""
@@ -62,8 +75,13 @@ def run_folders(run: Path) -> list[Path]:
     return [run / kind for kind in ("labels", "demos") if (run / kind).is_dir()] or [run]
 
 
-def read_frames(folders: Iterable[Path], contract: Contract) -> Frames:
+def read_frames(folders: Iterable[Path], contract: Contract, task: Task) -> Frames:
     """Read all labelled frames of folders with recorded episodes.
+
+    Args:
+        folders: Of episodes and of what `keep_told` wrote.
+        contract: Names the cameras.
+        task: Its `success` says which frames a classifier decides.
 
     Raises:
         LabelError: There is no labelled frame, or none of success, or none of anything else.
@@ -71,18 +89,21 @@ def read_frames(folders: Iterable[Path], contract: Contract) -> Frames:
     """
     if not contract.cameras:
         raise LabelError("a reward classifier looks at images: name `cameras` in the task file")
-    folders = list(folders)
+    folders, condition = (
+        list(folders),
+        SuccessCondition(f"{task.name}.success", task.success, contract.entry_names),
+    )
     images: dict[str, list[np.ndarray]] = {name: [] for name in contract.cameras}
-    rows: list[tuple[bool, int, int]] = []
+    rows: list[tuple[bool, bool, int, int]] = []
     names: list[str] = []
 
-    def add(name: str, labelled: Iterable[tuple[dict[str, np.ndarray], bool, int]]) -> None:
-        for seen, success, step in labelled:
+    def add(name: str, labelled: Iterable[_Labelled]) -> None:
+        for frame in labelled:
             if name not in names[-1:]:
                 names.append(name)
-            for camera, pixels in seen.items():
+            for camera, pixels in frame.images.items():
                 images[camera].append(pixels)
-            rows.append((success, len(names) - 1, step))
+            rows.append((frame.success, condition.possible(frame.state), len(names) - 1, frame.step))
 
     for folder in folders:
         for path in finished_episodes(folder):
@@ -96,18 +117,18 @@ def read_frames(folders: Iterable[Path], contract: Contract) -> Frames:
             f"{where}: {solved} of {len(rows)} labelled frames show success, a classifier needs both kinds: "
             "record some with labels:=200, or label recorded episodes with `hilrl reward label`"
         )
-    success, episode, step = (np.array(column) for column in zip(*rows, strict=True))
     stacked = {camera: np.stack(pixels) for camera, pixels in images.items()}
-    return Frames(stacked, success, episode, step, tuple(names))
+    return Frames(stacked, *(np.array(column) for column in zip(*rows, strict=True)), tuple(names))
 
 
-def _episode_frames(path: Path, contract: Contract):
+def _episode_frames(path: Path, contract: Contract) -> Iterator[_Labelled]:
     read_info(path, contract.hash())
     steps = list(read_steps(path))
     told = episode_labels(steps, contract) | read_labels(path)
     for seen in observations(steps):
         if seen.step in told:
-            yield observation_arrays(seen, contract)["images"], told[seen.step], seen.step
+            images = observation_arrays(seen, contract)["images"]
+            yield _Labelled(images, named_entries(seen, contract), told[seen.step], seen.step)
 
 
 def observations(steps: Sequence[Step]) -> list[Observation]:
@@ -177,6 +198,7 @@ def keep_told(folder: Path, seen: Sequence[Observation], success: bool, contract
     """
     arrays = [observation_arrays(observation, contract)["images"] for observation in seen]
     content = {f"camera.{name}": np.stack([images[name] for images in arrays]) for name in contract.cameras}
+    content["state"] = np.array([[*observation.state, *observation.privileged] for observation in seen])
     content["step"] = np.array([observation.step for observation in seen])
     content["success"] = np.full(len(seen), success)
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,11 +210,11 @@ def keep_told(folder: Path, seen: Sequence[Observation], success: bool, contract
     return path
 
 
-def _told_frames(path: Path, contract: Contract):
+def _told_frames(path: Path, contract: Contract) -> Iterator[_Labelled]:
     try:
         with np.load(path, allow_pickle=False) as content:
             images = {name: content[f"camera.{name}"] for name in contract.cameras}
-            steps, success = content["step"], content["success"]
+            state, steps, success = content["state"], content["step"], content["success"]
     except (OSError, ValueError, KeyError) as error:
         raise LabelError(
             f"{path}: is damaged or has other cameras ({' '.join(str(error).split())})"
@@ -203,4 +225,6 @@ def _told_frames(path: Path, contract: Contract):
                 f"{path}: camera '{name}' has frames of {images[name].shape[1:3]}, the contract's are {camera.size}"
             )
     for i, step in enumerate(steps):
-        yield {name: pixels[i] for name, pixels in images.items()}, bool(success[i]), int(step)
+        entries = dict(zip(contract.entry_names, map(float, state[i]), strict=False))
+        pixels = {name: stack[i] for name, stack in images.items()}
+        yield _Labelled(pixels, entries, bool(success[i]), int(step))

@@ -122,7 +122,7 @@ class RewardNode(Node):
                     made.save(own)
             else:
                 self.report(RewardStatus.TRAINING)
-                made = train_and_save([run_folder], own, self.contract, self.stopping)
+                made = train_and_save([run_folder], own, self.contract, self.task, self.stopping)
             self.classifier = made
         except Exception as e:
             self.get_logger().fatal(str(e) if isinstance(e, ValueError | OSError) else traceback.format_exc())
@@ -219,7 +219,7 @@ class RewardNode(Node):
         elif self.verdict is not None:
             msg.source, msg.success, msg.terminated = Reward.PERSON, self.verdict, True
             msg.reward = 1.0 if self.verdict else 0.0
-            if self.classifier and self.verdict and not success:
+            if msg.probability >= 0.0 and self.verdict and not success:
                 self.keep([before], success=True)  # what the person saw
         self.taken.append((self.function.condition.recent[-1], after))
         msg.truth = _TRUTH[self.function.solved(entries)]
@@ -231,9 +231,9 @@ class RewardNode(Node):
                 del store[old]
 
     def probability(self, seen: Observation) -> float:
-        """Return the classifier's probability of success, NaN where none judges."""
+        """Return the classifier's probability of success, -1 where none judges."""
         if self.classifier is None or self.announced.phase in _SHOWN:
-            return float("nan")
+            return -1.0
         return self.classifier.probability(observation_arrays(seen, self.contract)["images"])
 
     def keep(self, seen: list[Observation], success: bool) -> None:

@@ -37,7 +37,7 @@ class Situation:
         action: Named entries of the executed action, normalised to [-1, 1].
         action_before: The same of the step before; in an episode's first step `action` itself.
         success: Whether the task's success condition holds after the step.
-        probability: Of success, as the classifier tells from the images after the step; NaN where none judges.
+        probability: Of success, as the classifier tells from the images after the step; -1 where none judges.
         threshold: Probability above which that classifier, by its own evaluation, takes it for success.
         person: Whether a person acted in the step.
     """
@@ -47,7 +47,7 @@ class Situation:
     action: dict[str, float] = field(default_factory=dict)
     action_before: dict[str, float] = field(default_factory=dict)
     success: bool = False
-    probability: float = math.nan
+    probability: float = -1.0
     threshold: float = 1.0
     person: bool = False
 
@@ -407,6 +407,10 @@ class SuccessCondition:
     def reset(self) -> None:
         """Begin an episode: what held in the one before no longer counts."""
         self.recent.clear()
+
+    def possible(self, state: dict[str, float]) -> bool:
+        """Return whether the further conditions hold after a step: elsewhere the first one decides nothing."""
+        return all(condition(Situation(state)) > 0 for condition in self.conditions[1:])
 
     def __call__(self, s: Situation) -> bool:
         """Take the next step and return whether it counts as success."""

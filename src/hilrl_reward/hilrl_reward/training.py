@@ -9,13 +9,13 @@ from pathlib import Path
 from hilrl_reward.classifier import Classifier, train
 from hilrl_reward.evaluation import draw
 from hilrl_reward.labels import read_frames, run_folders
-from hilrl_ros.contract import Contract
+from hilrl_ros.contract import Contract, Task
 
 PICTURE = "held_out.png"
 
 
 def train_and_save(
-    runs: Sequence[Path], folder: Path, contract: Contract, stop: threading.Event | None = None
+    runs: Sequence[Path], folder: Path, contract: Contract, task: Task, stop: threading.Event | None = None
 ) -> Classifier:
     """Train a classifier on all labels of runs (or of folders of labelled episodes) and write it to a folder.
 
@@ -26,7 +26,7 @@ def train_and_save(
         LabelError, BagError: The labels cannot be read.
         ClassifierError: They are too few.
     """
-    frames = read_frames([kind for run in runs for kind in run_folders(run)], contract)
+    frames = read_frames([kind for run in runs for kind in run_folders(run)], contract, task)
     classifier = train(frames, stop=stop)
     if not (stop and stop.is_set()):
         classifier.save(folder)

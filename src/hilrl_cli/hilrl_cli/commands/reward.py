@@ -10,7 +10,7 @@ from hilrl_cli import environment
 from hilrl_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from hilrl_ros.contract import Contract
+    from hilrl_ros.contract import Contract, Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,10 +81,10 @@ def _train(arguments: argparse.Namespace) -> int:
     from hilrl_reward.training import PICTURE, train_and_save
 
     first = arguments.labels[0]
-    contract = _contract(arguments, first)
+    contract, task = _contract(arguments, first)
     folder = arguments.output or first / "classifier"
     try:
-        classifier = train_and_save(arguments.labels, folder, contract)
+        classifier = train_and_save(arguments.labels, folder, contract, task)
     except ClassifierError as error:
         raise UserError(str(error)) from None
     facts = classifier.facts
@@ -102,12 +102,12 @@ def _eval(arguments: argparse.Namespace) -> int:
     folder = arguments.classifier
     if (folder / "classifier").is_dir():
         folder = folder / "classifier"
-    contract = _contract(arguments, arguments.labels[0])
+    contract, task = _contract(arguments, arguments.labels[0])
     try:
         classifier = Classifier.load(folder, contract)
     except ClassifierError as error:
         raise UserError(str(error)) from None
-    frames = read_frames([kind for run in arguments.labels for kind in run_folders(run)], contract)
+    frames = read_frames([kind for run in arguments.labels for kind in run_folders(run)], contract, task)
     threshold = classifier.threshold if arguments.threshold is None else arguments.threshold
     evaluation = classifier.evaluate(frames)
     draw(evaluation, threshold, arguments.output)
@@ -119,11 +119,11 @@ def _eval(arguments: argparse.Namespace) -> int:
 def _label(arguments: argparse.Namespace) -> int:
     from hilrl_cli.label_page import serve
 
-    return serve(arguments.folder, _contract(arguments, arguments.folder), arguments.port)
+    return serve(arguments.folder, _contract(arguments, arguments.folder)[0], arguments.port)
 
 
-def _contract(arguments: argparse.Namespace, folder: Path) -> Contract:
-    """Return the contract of the named robot and task, else of the run that a folder is or lies in."""
+def _contract(arguments: argparse.Namespace, folder: Path) -> tuple[Contract, Task]:
+    """Return the contract and task of the named robot and task, else of the run that a folder is or lies in."""
     from hilrl_actor.curves import RunError, read_summary
     from hilrl_ros.contract import load_contract
 
@@ -138,4 +138,4 @@ def _contract(arguments: argparse.Namespace, folder: Path) -> Contract:
             break
         else:
             raise UserError(f"{folder}: is no run, so say what was recorded with --task (and --robot)")
-    return load_contract(names["robot"], names["task"])[0]
+    return load_contract(names["robot"], names["task"])
