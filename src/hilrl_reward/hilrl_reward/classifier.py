@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class SuccessNetwork(nn.Module):
             if _key(shape) not in self.convolutions:
                 sizes = [shape[2], channels, 2 * channels, 2 * channels, 4 * channels]
                 layers: list[nn.Module] = []
-                for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+                for size_in, size_out in pairwise(sizes):
                     layers += [
                         nn.Conv2d(size_in, size_out, 3, 2, padding=1),
                         nn.GroupNorm(4, size_out),

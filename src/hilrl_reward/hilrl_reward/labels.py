@@ -124,7 +124,8 @@ def read_frames(folders: Iterable[Path], contract: Contract, task: Task) -> Fram
 def _episode_frames(path: Path, contract: Contract) -> Iterator[_Labelled]:
     read_info(path, contract.hash())
     steps = list(read_steps(path))
-    told = episode_labels(steps, contract) | read_labels(path)
+    given = read_labels(path)
+    told = episode_labels(steps, contract) if given is None else given
     for seen in observations(steps):
         if seen.step in told:
             images = observation_arrays(seen, contract)["images"]
@@ -158,15 +159,17 @@ def episode_labels(steps: Sequence[Step], contract: Contract) -> dict[int, bool]
     return {r.step: False for r in rewards} | {last.step + 1: last.success}
 
 
-def read_labels(episode: Path) -> dict[int, bool]:
-    """Return the labels that a person gave an episode afterwards, success by step; none without `labels.csv`.
+def read_labels(episode: Path) -> dict[int, bool] | None:
+    """Return the labels that a person gave an episode afterwards, success by step; None without `labels.csv`.
+
+    They replace what the recorded rewards tell: a step that is not listed has no label.
 
     Raises:
         LabelError: The file does not hold `step,success` rows of whole numbers and 0 or 1.
     """
     path = episode / LABELS_FILE
     if not path.exists():
-        return {}
+        return None
     try:
         with path.open(newline="") as file:
             rows = [(int(row["step"]), row["success"]) for row in csv.DictReader(file)]

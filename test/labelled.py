@@ -1,4 +1,4 @@
-"""What the tests of the learned reward share: small cameras, a task whose success is a classifier, recorded episodes."""
+"""What the tests of the learned reward share: small cameras, a task that needs a classifier, recorded episodes."""
 
 import numpy as np
 import yaml
@@ -39,6 +39,7 @@ def picture(rng, size, solved):
 
 
 def pictures(rng, solved, sizes=SIZES):
+    """A picture of each camera."""
     return {name: picture(rng, size, solved) for name, size in sizes.items()}
 
 
@@ -90,4 +91,5 @@ def write_episode(folder, contract, number, told, source=Reward.PERSON, end="tru
 
 
 def contract_of(folder, **more):
+    """The contract of `files`."""
     return load_contract(*files(folder, **more))[0]
