@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
 import signal
 import sys
+import threading
+from pathlib import Path
 from typing import Any, TypeVar
 
 import rclpy
@@ -122,8 +125,12 @@ def ask_for_realtime(node: Node, wanted: bool, priority: int = 10) -> None:
 
 
 def step_back() -> None:
-    """Lower this process's priority: learning uses what the control path leaves."""
-    os.nice(10)
+    """Lower the priority of this process (of this thread, if it is not the main one): learning uses what is left."""
+    os.nice(10)  # Linux's is a thread's own
+    # With autogroups (Linux's default) niceness counts within a session only, and a supervisor gives each process one.
+    if threading.current_thread() is threading.main_thread() and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text("10")
 
 
 def run(node_class: type[Node], args: list[str] | None = None) -> None:
