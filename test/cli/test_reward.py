@@ -74,7 +74,10 @@ def test_on_the_page_a_person_sees_the_frames_and_labels_them(page, run_folder):
 
 
 def test_the_page_answers_nobody_but_this_machine(page):
-    for asked in ({"headers": {"Host": "evil.example"}}, {"data": b"{}", "headers": {"Content-Type": "text/plain"}}):
+    for asked in (
+        {"headers": {"Host": "evil.example"}},
+        {"data": b"{}", "headers": {"Content-Type": "text/plain"}},
+    ):
         with pytest.raises(urllib.error.HTTPError):
             get(f"{page}/episode/labels/episode_000001", **asked)
 
