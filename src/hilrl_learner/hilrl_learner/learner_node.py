@@ -148,7 +148,7 @@ class LearnerNode(Node):
         if learner is None or episode is None:
             return False
         phase = episode.phase
-        if phase >= Episode.PRETRAIN and not learner.pretrained:
+        if phase not in (Episode.LABEL, Episode.DEMONSTRATE) and not learner.pretrained:
             self.pretrain(learner)
         elif learner.due:
             learner.update(self.stopping)
