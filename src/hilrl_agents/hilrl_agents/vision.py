@@ -89,7 +89,7 @@ class Vision:
 
     Args:
         spec: shapes of the observation and the action.
-        options: see `EncoderOptions`.
+        config: see `EncoderOptions`.
         hidden: sizes of the hidden layers of the imitation encoder's head.
         learning_rate: Adam's step size.
         bf16: encoder in bfloat16.
@@ -109,16 +109,16 @@ class Vision:
     def __init__(
         self,
         spec: PolicySpec,
-        options: EncoderOptions,
+        config: EncoderOptions,
         hidden: Sequence[int],
         learning_rate: float,
         bf16: bool,
         generator: torch.Generator,
     ) -> None:
-        self._options, self._generator = options, generator
-        kind = options.image_encoder if spec.cameras else "none"
+        self.config, self._generator = config, generator
+        kind = config.image_encoder if spec.cameras else "none"
         weights = "" if kind in ("trained", "imitation", "none") else kind
-        self.encoder = ObservationEncoder(spec, options.image_channels, options.image_features, bf16, weights)
+        self.encoder = ObservationEncoder(spec, config.image_channels, config.image_features, bf16, weights)
         self.networks: dict[str, nn.Module] = {"encoder": self.encoder}
         self.features = None if kind in ("trained", "none") else FrozenImages(self.encoder.images)
         self.pretrain_features = self.features if weights else None
@@ -149,9 +149,9 @@ class Vision:
 
     def refresh_due(self, updates: int) -> bool:
         """Whether an imitation encoder is to be fitted anew after so many updates."""
-        every = self._options.encoder_refresh
+        every = self.config.encoder_refresh
         return self._head is not None and every > 0 and updates > 0 and updates % every == 0
 
     def _augmented(self, observation: Observation) -> Observation:
-        o = self._options
-        return augmented(observation, o.image_shift, o.image_colors, self._generator)
+        c = self.config
+        return augmented(observation, c.image_shift, c.image_colors, self._generator)
