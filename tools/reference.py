@@ -362,14 +362,19 @@ def agents_page() -> str:
 
 def rewards_page() -> str:
     """Reward terms and their settings."""
-    from hilrl_reward.terms import CONDITIONS, TERMS, StateTerm
+    from hilrl_reward.terms import CONDITIONS, SUCCESS_CONDITIONS, TERMS, StateTerm, SuccessCondition
 
-    body = []
-    for name, term in TERMS.items():
+    body = [
+        "## A task's success",
+        "",
+        inspect.cleandoc(SuccessCondition.__doc__).partition("\n\nAttributes")[0],
+        "",
+    ]
+    for name, term in (TERMS | SUCCESS_CONDITIONS).items():
         body += [f"## {name}", "", inspect.cleandoc(term.__doc__), ""]
         if name in CONDITIONS:
             body += ["Also usable as a task's `success`, and in another term's `while`.", ""]
-        if issubclass(term, StateTerm):
+        if name in TERMS and issubclass(term, StateTerm):
             body += ["Fits `change: true`.", ""]
         rows = []
         for field in dataclasses.fields(term):
@@ -395,10 +400,22 @@ def command_parsers() -> dict[str, argparse.ArgumentParser]:
     return parsers
 
 
+def with_actions(
+    parsers: dict[str, argparse.ArgumentParser],
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Parsers by the words that choose them; in place of one with actions, those of its actions."""
+    for name, parser in parsers.items():
+        actions = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        if actions:
+            yield from ((f"{name} {action}", inner) for action, inner in actions[0].items())
+        else:
+            yield name, parser
+
+
 def cli_page() -> str:
     """Subcommands of hilrl."""
     body = []
-    for name, parser in command_parsers().items():
+    for name, parser in with_actions(command_parsers()):
         rows = []
         for action in parser._actions:
             if action.dest == "help":

@@ -7,6 +7,7 @@ setup(
     name=name,
     version="0.1.0",
     packages=find_packages(),
+    package_data={name: ["label_page.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
         (f"share/{name}", ["package.xml"]),

@@ -3,7 +3,7 @@ from setuptools import find_packages, setup
 setup(
     name="hilrl_reward",
     version="0.1.0",
-    description="Reward terms and the reward node.",
+    description="Reward terms, the reward classifier and the reward node.",
     maintainer="hilrl developers",
     maintainer_email="maintainers@hilrl.org",
     license="Apache-2.0",
@@ -12,7 +12,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/hilrl_reward"]),
         ("share/hilrl_reward", ["package.xml"]),
     ],
-    install_requires=["setuptools"],
+    install_requires=["setuptools", "safetensors", "torch>=2.4"],
     zip_safe=True,
     entry_points={
         "console_scripts": [

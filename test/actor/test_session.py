@@ -1,6 +1,7 @@
 """What leads a run: its phases, when they end, and what is written down."""
 
 import csv
+import dataclasses
 
 import pytest
 from hilrl_msgs.msg import Episode
@@ -13,7 +14,7 @@ GOALS = Goals(demos=2, baseline_episodes=2, target_success=0.9, window=4, max_st
 
 @pytest.fixture
 def session(tmp_path):
-    return Session(tmp_path / "run", PLANS["learn"], GOALS, seed=3, facts={"task": "reach"})
+    return Session(tmp_path / "run", PLANS["learn"][1:], GOALS, seed=3, facts={"task": "reach"})
 
 
 def play(session, *outcomes, person_steps=0, steps=10):
@@ -55,6 +56,18 @@ def test_the_cycle_time_is_that_of_what_the_policy_solved_alone(session):
         session.end_episode(steps, success, person_steps, 0.0)
     assert session.summary(0.1)["cycle_time_s"] == 1.0
     assert session.summary(0.1)["eval_cycle_time_s"] is None
+
+
+def test_labels_are_given_until_there_are_enough_frames_of_success(tmp_path):
+    session = Session(tmp_path / "run", PLANS["learn"], dataclasses.replace(GOALS, labels=20), 3, {})
+    announced = session.begin_episode()
+    assert (announced.phase, announced.person, announced.learn) == (Episode.LABEL, True, False)
+    session.go_on(episodes=2, newest=7, labelled=12)  # an interrupted recording
+    play(session, False, False)
+    assert session.phase == "label"
+    session.labelled += 8
+    play(session)
+    assert session.phase == "demonstrate" and session.episode == 9
 
 
 def test_a_success_with_the_persons_help_is_none_of_the_policys(session):
@@ -101,15 +114,15 @@ def test_no_phase_sees_the_scenes_of_another_nor_another_seeds(tmp_path):
     assert len(set(seeds)) == len(seeds)
 
 
-def test_only_training_explores_and_learns_and_nobody_helps_where_it_is_measured(session):
-    seen = {}
+def test_only_training_explores_and_learns_and_nobody_helps_where_it_is_measured(tmp_path):
+    session, seen = Session(tmp_path / "run", PLANS["learn"], GOALS, 3, {}), {}
     for phase in PLANS["learn"]:
         if session.has_episodes:
             seen[phase] = session.begin_episode()
         session.index += 1
     assert [p for p, e in seen.items() if e.learn] == ["train"]
     assert [p for p, e in seen.items() if e.explore] == ["train"]
-    assert [p for p, e in seen.items() if e.person] == ["demonstrate", "train"]
+    assert [p for p, e in seen.items() if e.person] == ["label", "demonstrate", "train"]
     assert seen["evaluate"].phase == Episode.EVALUATE
 
 
@@ -130,7 +143,7 @@ def test_the_curve_shows_training_imitation_and_evaluations(session):
 
 
 def test_an_interrupted_recording_goes_on_behind_what_is_recorded(tmp_path):
-    session = Session(tmp_path / "run", PLANS["record"], GOALS, 3, {})
+    session = Session(tmp_path / "run", PLANS["record"][1:], GOALS, 3, {})
     session.go_on(episodes=1, newest=4, steps=30)
     assert not session.finished()
     assert session.begin_episode().episode == 5

@@ -119,6 +119,12 @@ def test_failed_demonstrations_are_not_kept_but_other_failed_episodes_are(record
     assert list(read_steps(tmp_path / "train"))[-1].reward.truncated
 
 
+def test_labelled_episodes_are_kept_however_they_end(tmp_path):
+    recorder = EpisodeRecorder(CONTRACT, TASK, (Episode.LABEL,))
+    (result,) = record(recorder, tmp_path / "e", end="truncated", phase=Episode.LABEL)
+    assert result.complete and len(list(read_steps(tmp_path / "e"))) == 5
+
+
 def test_phases_that_nobody_asked_for_are_not_recorded(recorder, tmp_path):
     assert record(recorder, tmp_path / "e", phase=Episode.EVALUATE) == []
     assert left(tmp_path) == []
@@ -180,6 +186,10 @@ def test_the_node_records_a_demonstration_and_deletes_a_discarded_one(make_graph
         "joint_states": graph.publisher(JointState, "joint_states", qos.STEP),
     }
     demos = tmp_path / "run" / "demos"
+    labelled = announcement(7, phase=Episode.LABEL)
+    labelled.run = "run"
+    episode.publish(labelled)
+    graph.until((tmp_path / "run" / "labels" / ".partial" / "episode_000007").exists)
     for number in (1, 2):
         msg = announcement(number)
         msg.run = "run"

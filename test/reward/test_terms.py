@@ -268,3 +268,36 @@ def test_smoothness_compares_with_the_step_before_where_there_is_one():
     full = np.ones(len(STILL))
     assert function(entries(), full, entries(), -full)[0] == {"smooth": -1.0}
     assert function(entries(), full, entries())[0] == {"smooth": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"hold": [3, 2]}, r"cube\.success\.hold: is \[3, 2\], expected \[k, n\]: k of the newest n steps"),
+        ({"hold": 2}, r"cube\.success\.hold: is 2, expected"),
+        ({"and": {"term": "near"}}, r"cube\.success\.and: is .*, expected a list of conditions"),
+        (
+            {"and": [{"term": "classifier"}]},
+            r"cube\.success\.and\[0\]\.term: is 'classifier', expected one of above",
+        ),
+        ({"threshold": "high"}, r"cube\.success\.threshold: is 'high', expected a number"),
+    ],
+)
+def test_a_success_condition_that_does_not_fit_names_the_key(more, message):
+    with pytest.raises(ContractError, match=message):
+        RewardFunction(
+            task(success={"term": "classifier", **more}), CONTRACT.state_names, CONTRACT.action.names
+        )
+
+
+def test_any_success_condition_may_be_held_and_joined_by_others():
+    success = {
+        "term": "above", "state": "cube_z", "threshold": 0.06, "hold": [2, 2],
+        "and": [{"term": "above", "state": "tip_z", "threshold": 0.05}],
+    }  # fmt: skip
+    function = RewardFunction(task(success=success), CONTRACT.state_names, CONTRACT.action.names)
+    state = dict.fromkeys(CONTRACT.state_names, 0.0)
+    seen = [(0.07, 0.06), (0.07, 0.0), (0.07, 0.06), (0.07, 0.06)]
+    told = [function(state, np.zeros(4), state | {"cube_z": cube, "tip_z": tip})[1] for cube, tip in seen]
+    assert told == [False, False, False, True]
+    assert not function.condition.needs_classifier

@@ -80,7 +80,7 @@ def test_an_event_is_a_press_not_a_held_button():
     down[RAW["events"]["success"]] = 1
     assert MAPPING.pressed(up, down) == ["success"]
     assert MAPPING.pressed(down, down) == []
-    assert MAPPING.pressed(down, up) == []
+    assert MAPPING.pressed(down, up) == ["success_released"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_a_pads_readings_become_motions_and_events(make_graph, logged):
     pad.publish(joy(4, {}, [3, 6]))
     pad.publish(joy(5, size=2))  # another pad: no motion, one sentence
     pad.publish(joy(6))
-    graph.until(lambda: len(actions) == 5 and len(events) == 2)
+    graph.until(lambda: len(actions) == 5 and len(events) == 3)
 
     assert [a.header.stamp.nanosec for a in actions] == [1, 2, 3, 4, 6]
     assert [a.controller for a in actions] == [Action.PERSON] + [Action.NOBODY] * 4
@@ -41,6 +41,7 @@ def test_a_pads_readings_become_motions_and_events(make_graph, logged):
     assert [(e.event, e.header.stamp.nanosec) for e in events] == [
         (OperatorEvent.SUCCESS, 2),
         (OperatorEvent.PAUSE, 4),
+        (OperatorEvent.SUCCESS_RELEASED, 6),
     ]
     assert [text for level, text in logged if level == "ERROR"] == [
         "/joy has 2 axes and 15 buttons, the mapping needs 6 and 11: "

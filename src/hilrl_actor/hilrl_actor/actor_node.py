@@ -181,7 +181,7 @@ class ActorNode(Node):
         ):
             return
         msg = Action(header=obs.header, episode=obs.episode, step=obs.step, controller=Action.POLICY)
-        if self.policy and episode.phase != Episode.DEMONSTRATE:
+        if self.policy and episode.phase not in (Episode.LABEL, Episode.DEMONSTRATE):
             if self.policy.version == 0:
                 return
             msg.action = floats(

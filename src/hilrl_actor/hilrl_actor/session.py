@@ -18,8 +18,8 @@ from hilrl_ros.messages import PHASE_NAMES
 # what the graph is told of a phase; where the policy runs for good, the person may take over and nothing is learnt
 PHASE_CODES = PHASE_NAMES | {"run": Episode.EVALUATE}
 PLANS = {
-    "record": ("demonstrate",),
-    "learn": ("demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase"),
+    "record": ("label", "demonstrate"),
+    "learn": ("label", "demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase"),
     "evaluate": ("evaluate",),
     "run": ("run",),
 }
@@ -32,6 +32,7 @@ class Goals:
     """When phases end.
 
     Attributes:
+        labels: Labelled frames of success for the reward classifier.
         demos: Demonstrations.
         baseline_episodes: Episodes that measure the imitation policy.
         target_success: Share of autonomous successes at which training ends, if an evaluation reaches it too.
@@ -42,6 +43,7 @@ class Goals:
         explore: Whether the policy samples also where it is measured.
     """
 
+    labels: int = 200
     demos: int = 20
     baseline_episodes: int = 20
     target_success: float = 0.95
@@ -92,6 +94,7 @@ class Session:
         seed: Of all scenes.
         facts: What goes into the summary as it is (task, robot, agent, …).
         in_phase: Episodes of the phase that are done.
+        labelled: Frames of success that were labelled.
         recorded_steps: Steps of the demonstrations that an interrupted recording left.
     """
 
@@ -108,6 +111,7 @@ class Session:
     started: float = field(default_factory=time.monotonic)
     train_wall_s: float = 0.0
     reached: bool = False
+    labelled: int = 0
     recorded_steps: int = 0
 
     def __post_init__(self):
@@ -115,15 +119,17 @@ class Session:
         self._recent: deque[Result] = deque(maxlen=self.goals.window)
         self._evaluated_from = 0
 
-    def go_on(self, episodes: int, newest: int, steps: int) -> None:
+    def go_on(self, episodes: int, newest: int, steps: int = 0, labelled: int = 0) -> None:
         """Go on where a recording was interrupted.
 
         Args:
-            episodes: Demonstrations that are recorded whole.
-            newest: Number of the newest of them; what follows is counted from there, so that none is overwritten.
-            steps: Steps of all of them.
+            episodes: Episodes of the phase that are recorded whole.
+            newest: Number of the newest of all; what follows is counted from there, so that none is overwritten.
+            steps: Steps of the demonstrations among them.
+            labelled: Frames of success that were labelled.
         """
-        self.in_phase, self.episode, self.recorded_steps = episodes, newest, steps
+        self.in_phase, self.episode = episodes, newest
+        self.recorded_steps, self.labelled = steps, labelled
 
     @property
     def phase(self) -> str:
@@ -154,6 +160,8 @@ class Session:
                 len(self._recent) == self.goals.window and self.autonomous_rate() >= self.goals.target_success
             )
             return self.reached or self.robot_steps >= self.goals.max_steps
+        if self.phase == "label":
+            return self.labelled >= self.goals.labels
         return self.has_episodes and self.in_phase >= self.wanted()
 
     def next_phase(self) -> str:
@@ -181,7 +189,7 @@ class Session:
             seed=_SEED_STRIDE * (16 * self.seed + code) + self.episode,
             explore=self.phase == "train" or self.goals.explore,
             learn=self.phase == "train",
-            person=self.phase in ("demonstrate", "train", "run"),
+            person=self.phase in ("label", "demonstrate", "train", "run"),
         )
 
     def end_episode(

@@ -6,13 +6,22 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from hilrl_msgs.msg import Action, ActorStatus, Episode, LearnerStatus, OperatorEvent, Recording, Reward
+from hilrl_msgs.msg import (
+    Action,
+    ActorStatus,
+    Episode,
+    LearnerStatus,
+    OperatorEvent,
+    Recording,
+    Reward,
+    RewardStatus,
+)
 from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 
 from hilrl_actor.curves import draw, read_curve
 from hilrl_actor.session import PHASE_CODES, PLANS, Goals, Session, write_json
-from hilrl_data.bags import finished_episodes, read_info
+from hilrl_data.bags import finished_episodes, read_info, read_steps
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import CONTROLLER_NAMES
@@ -36,6 +45,9 @@ class SessionParams:
     seed: int = param(0, "Seed of all scenes", bounds=(0, 10**6))
     runs_dir: str = param("runs", "Folder of the runs")
     run: str = param("", "Name of the run's folder; empty: date, task, agent and seed")
+    labels: int = param(
+        200, "Labelled frames of success that the task's classifier learns from; 0: none", bounds=(0, 100_000)
+    )
     demos: int = param(20, "Demonstrations that are recorded first; 0: none", bounds=(0, 10_000))
     baseline_episodes: int = param(20, "Episodes that measure the imitation policy", bounds=(0, 10_000))
     target_success: float = param(
@@ -65,12 +77,12 @@ class SessionNode(Node):
     def __init__(self):
         super().__init__("session")
         self.params = declare(self, SessionParams)
-        self.contract, _ = load_contract(self.params.robot, self.params.task)
+        self.contract, self.task = load_contract(self.params.robot, self.params.task)
         self.session = self._open()
         self.log = EventLog(self.session.folder / "metrics")
-        self.learner, self.actor = LearnerStatus(), ActorStatus()
+        self.learner, self.actor, self.judge = LearnerStatus(), ActorStatus(), RewardStatus()
         self.announcement = Episode(run=self.session.folder.name)
-        self.steps = self.person_steps = 0
+        self.steps = self.person_steps = self.told = 0  # told: steps whose reward says success
         self.episode_return = 0.0
         self.reward: Reward | None = None
         self.recorded: Recording | None = None
@@ -86,6 +98,7 @@ class SessionNode(Node):
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
         self.create_subscription(LearnerStatus, "learner_status", self.on_learner, qos.LATCHED)
         self.create_subscription(ActorStatus, "actor_status", self.on_actor, qos.LATCHED)
+        self.create_subscription(RewardStatus, "reward_status", self.on_judge, qos.LATCHED)
         self.create_subscription(Recording, "recording", self.on_recording, qos.STEP)
         self.create_timer(0.05, self.advance)
         self.create_timer(_STATUS_S, self.show)
@@ -102,7 +115,8 @@ class SessionNode(Node):
             phase
             for phase in PLANS[p.plan]
             if not (
-                (phase == "demonstrate" and p.demos == 0)
+                (phase == "label" and (p.labels == 0 or not self._classified()))
+                or (phase == "demonstrate" and p.demos == 0)
                 or (phase == "baseline" and p.baseline_episodes == 0)
                 or (phase == "evaluate" and p.evaluate_episodes == 0)
                 or (phase == "showcase" and p.showcase_episodes == 0)
@@ -111,12 +125,29 @@ class SessionNode(Node):
         goals = Goals(**{f.name: getattr(p, f.name) for f in fields(Goals)})
         facts = {"task": p.task, "robot": p.robot, "agent": p.agent, "seed": p.seed}
         session = Session(folder, plan, goals, p.seed, facts)
-        recorded = [read_info(path, self.contract.hash()) for path in finished_episodes(folder / "demos")]
-        if recorded and session.phase == "demonstrate":
-            newest = max(info.episode for info in recorded)
-            session.go_on(len(recorded), newest, sum(info.steps for info in recorded))
-            self.get_logger().info(f"goes on: {len(recorded)} of {p.demos} recorded")
+        self._go_on(session)
         return session
+
+    def _classified(self) -> bool:
+        return self.task.success.get("term") == "classifier"
+
+    def _go_on(self, session: Session) -> None:
+        """Go on where a recording was interrupted."""
+        bags = {kind: finished_episodes(session.folder / kind) for kind in ("labels", "demos")}
+        recorded = {
+            kind: [read_info(path, self.contract.hash()) for path in found] for kind, found in bags.items()
+        }
+        newest = max((info.episode for infos in recorded.values() for info in infos), default=0)
+        if newest and session.phase == "label":
+            labelled = sum(step.reward.success for path in bags["labels"] for step in read_steps(path))
+            session.go_on(len(bags["labels"]), newest, labelled=labelled)
+            self.get_logger().info(f"goes on: {labelled} of {self.params.labels} frames labelled")
+            if session.finished():
+                session.next_phase()
+        if newest and session.phase == "demonstrate":
+            steps = sum(info.steps for info in recorded["demos"])
+            session.go_on(len(bags["demos"]), newest, steps, session.labelled)
+            self.get_logger().info(f"goes on: {len(bags['demos'])} of {self.params.demos} recorded")
 
     # -- phases and episodes, one stage after the other: begin → reset → episode → record → begin …
 
@@ -137,7 +168,7 @@ class SessionNode(Node):
         if self.stage == "begin":
             if session.phase == "done":
                 self.conclude()
-            elif session.finished() or (session.phase == "pretrain" and self._policy_is_there()):
+            elif session.finished() or (session.phase == "pretrain" and self._learnt()):
                 self.leave()
             elif session.has_episodes and self._ready():
                 self.begin()
@@ -176,28 +207,35 @@ class SessionNode(Node):
 
     def _ready(self) -> bool:
         phase = PHASE_CODES[self.session.phase]
-        if self.session.phase != "demonstrate":
+        shown = self.session.phase in ("label", "demonstrate")
+        if not shown:
+            if not self._judged():
+                return False
             if not self.actor.policy_version:
                 return False  # in real time an episode would go by until the policy is loaded
             # measured and filmed is what the learner has now, not what the actor had before
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
             if self.params.plan == "learn" and not current:
                 return False
-        recorded = self.session.phase == "demonstrate" or self.params.plan == "evaluate"
+        recorded = shown or self.params.plan == "evaluate"
         if recorded and not self.count_publishers("recording"):
             self.waiting_since = time.monotonic()  # the recorder is not there yet
         settle = _SETTLE_S if recorded or self.session.phase == "showcase" else 0.0
         return time.monotonic() - self.waiting_since >= settle
 
-    def _policy_is_there(self) -> bool:
-        return self.learner.state == LearnerStatus.LEARNING and self.actor.policy_version >= 1
+    def _learnt(self) -> bool:
+        policy = self.learner.state == LearnerStatus.LEARNING and self.actor.policy_version >= 1
+        return policy and self._judged()
+
+    def _judged(self) -> bool:
+        return not self._classified() or self.judge.state == RewardStatus.READY
 
     def begin(self) -> None:
         """Begin the next episode with a reset."""
         run = self.announcement.run
         self.announcement = self.session.begin_episode()
         self.announcement.run = run
-        self.steps = self.person_steps = 0
+        self.steps = self.person_steps = self.told = 0
         self.episode_return = 0.0
         self.reward = self.recorded = None
         self.stage = "reset"
@@ -235,11 +273,12 @@ class SessionNode(Node):
             self.steps += 1
             self.person_steps += msg.controller == Action.PERSON
             self.episode_return += msg.reward
+            self.told += msg.success
         self.reward = msg
         if not (msg.terminated or msg.truncated):
             return
-        if self.session.phase == "demonstrate":
-            if not msg.success:
+        if self.session.phase in ("label", "demonstrate"):
+            if self.session.phase == "demonstrate" and not msg.success:
                 self.get_logger().warning(
                     f"demonstration {self.announcement.episode} failed: it is shown again"
                 )
@@ -250,14 +289,26 @@ class SessionNode(Node):
         else:
             self.count()
 
+    def on_judge(self, msg: RewardStatus) -> None:
+        """Note whether the reward judges, and how well."""
+        if msg.state != self.judge.state:
+            if msg.state == RewardStatus.TRAINING:
+                self.get_logger().info("the reward classifier learns from the labels")
+            elif msg.metric_names:
+                figures = zip(msg.metric_names, msg.metric_values, strict=True)
+                self.get_logger().info("reward classifier: " + ", ".join(f"{n} {v:.4g}" for n, v in figures))
+        self.judge = msg
+
     def on_recording(self, msg: Recording) -> None:
-        """Note that a demonstration is in its bag."""
+        """Note that an episode is in its bag."""
         if msg.episode == self.announcement.episode:
             self.recorded = msg
             self.advance()
 
     def count(self) -> None:
         """Count the episode and go on."""
+        if self.session.phase == "label":
+            self.session.labelled += self.told
         told, truth = self.reward.success, self.reward.truth
         success = told if truth == Reward.UNKNOWN else truth == Reward.YES
         result = self.session.end_episode(self.steps, success, self.person_steps, self.episode_return, told)
@@ -278,6 +329,9 @@ class SessionNode(Node):
 
     def _line(self, result) -> str:
         who = "alone" if result.autonomous else f"person {result.person_steps}"
+        if result.phase == "label":
+            labelled = f"{self.session.labelled} of {self.params.labels} frames of success"
+            return f"label {self.session.in_phase}: {result.steps} steps; {labelled}"
         line = f"{result.phase} {self.session.in_phase}: {'success' if result.success else 'failure'}"
         if result.success != result.rewarded:
             line += " that the reward missed" if result.success else " that the reward took for a success"
@@ -340,6 +394,9 @@ class SessionNode(Node):
             "policy_version": self.learner.policy_version,
             "transitions_sent": self.actor.transitions_sent,
             "transitions_stored": self.learner.stored,
+            "classifier": dict(
+                zip(self.judge.metric_names, map(float, self.judge.metric_values), strict=True)
+            ),
         }
 
     def show(self) -> None:
@@ -354,6 +411,8 @@ class SessionNode(Node):
                 "episode": session.episode,
                 "in_phase": session.in_phase,
                 "wanted": session.wanted(),
+                "labelled": session.labelled,
+                "labels": session.goals.labels,
                 "robot_steps": session.robot_steps + (self.steps if self._training() else 0),
                 "max_steps": session.goals.max_steps,
                 "autonomous_success": session.autonomous_rate(),

@@ -22,6 +22,7 @@ COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<n
     "train": "train a task, in simulation or on the arm",
     "eval": "measure the policy of a run",
     "run": "let the policy of a run work; the person may take over",
+    "reward": "label frames, train and measure the classifier that tells success",
     "runs": "list runs and how good they are",
     "plot": "draw learning curves of runs",
     "keyboard": "drive the arm with the keys of this terminal",

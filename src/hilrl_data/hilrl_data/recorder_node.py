@@ -17,9 +17,17 @@ from hilrl_ros.messages import message_class, nanoseconds
 from hilrl_ros.node import declare, param, run
 
 _PHASES = {
-    "demos": (Episode.DEMONSTRATE,),
-    "all": (Episode.DEMONSTRATE, Episode.BASELINE, Episode.TRAIN, Episode.EVALUATE, Episode.SHOWCASE),
+    "demos": (Episode.LABEL, Episode.DEMONSTRATE),
+    "all": (
+        Episode.LABEL,
+        Episode.DEMONSTRATE,
+        Episode.BASELINE,
+        Episode.TRAIN,
+        Episode.EVALUATE,
+        Episode.SHOWCASE,
+    ),
 }
+_FOLDERS = {Episode.LABEL: "labels", Episode.DEMONSTRATE: "demos"}
 _STEP_TOPICS = {"observation": Observation, "executed_action": Action, "reward": Reward}
 
 
@@ -29,7 +37,9 @@ class RecorderParams:
 
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
-    runs_dir: str = param("runs", "Folder of the runs; bags go to <run>/demos and <run>/episodes")
+    runs_dir: str = param(
+        "runs", "Folder of the runs; bags go to <run>/labels, <run>/demos and <run>/episodes"
+    )
     record: str = param("demos", "Which episodes are recorded", choices=("demos", "all"))
     camera: str = param("front", "Camera that films the final policy; empty: no film")
 
@@ -59,7 +69,7 @@ class RecorderNode(Node):
         """Begin an episode's bag, begin or end the film."""
         self.run_folder = Path(self.params.runs_dir) / msg.run
         self.listen(msg.phase in self.recorder.phases)
-        kind = "demos" if msg.phase == Episode.DEMONSTRATE else "episodes"
+        kind = _FOLDERS.get(msg.phase, "episodes")
         recording = self.recorder.begin(msg, self.run_folder / kind / f"episode_{msg.episode:06d}")
         if recording:
             self.publisher.publish(recording)

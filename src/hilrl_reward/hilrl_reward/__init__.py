@@ -1,1 +1,1 @@
-"""Reward terms and the reward node."""
+"""Reward terms, the reward classifier and the reward node."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -36,6 +37,9 @@ class Situation:
         action: Named entries of the executed action, normalised to [-1, 1].
         action_before: The same of the step before; in an episode's first step `action` itself.
         success: Whether the task's success condition holds after the step.
+        probability: Of success, as the classifier tells from the images after the step; -1 where none judges.
+        threshold: Probability above which that classifier, by its own evaluation, takes it for success.
+        person: Whether a person acted in the step.
     """
 
     state: dict[str, float]
@@ -43,6 +47,9 @@ class Situation:
     action: dict[str, float] = field(default_factory=dict)
     action_before: dict[str, float] = field(default_factory=dict)
     success: bool = False
+    probability: float = -1.0
+    threshold: float = 1.0
+    person: bool = False
 
 
 class Term:
@@ -111,6 +118,20 @@ class Grasp(Condition):
         """Evaluate."""
         closed = self.empty < s.state[self.gripper] < self.around
         return float(closed and _distance(s.state, self.states, self.target) < self.threshold)
+
+
+@dataclass(frozen=True)
+class Classifier(Condition):
+    """1 while a trained classifier of the camera images takes them for success, else 0. For `success` alone.
+
+    `threshold` is the probability that it takes; left out: the one that its evaluation chose.
+    """
+
+    threshold: float | None = None
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return float(s.probability > (s.threshold if self.threshold is None else self.threshold))
 
 
 @dataclass(frozen=True)
@@ -240,6 +261,15 @@ class Gripper(Term):
         return float(command < -0.5 if is_open else command > 0.5)
 
 
+@dataclass(frozen=True)
+class Intervention(Term):
+    """1 in a step in which a person acted, else 0: with a negative weight, the policy avoids what makes people help."""
+
+    def __call__(self, s: Situation) -> float:
+        """Evaluate."""
+        return float(s.person)
+
+
 TERMS: dict[str, type[Term]] = {
     "above": Above,
     "near": Near,
@@ -253,8 +283,10 @@ TERMS: dict[str, type[Term]] = {
     "action_size": ActionSize,
     "smoothness": Smoothness,
     "gripper": Gripper,
+    "intervention": Intervention,
 }
 CONDITIONS = {name: kind for name, kind in TERMS.items() if issubclass(kind, Condition)}
+SUCCESS_CONDITIONS = {**CONDITIONS, "classifier": Classifier}
 
 
 def _distance(state: dict[str, float], names: list[str], target: list[float] | None) -> float:
@@ -310,7 +342,7 @@ def _check_setting(
         raise ContractError(f"{where}: is {value!r}, expected the name of a state entry")
     if kind == "list[StateName]" and not (isinstance(value, list) and value):
         raise ContractError(f"{where}: is {value!r}, expected a list of state entries")
-    if kind == "float" and not _is_number(value):
+    if kind.partition(" |")[0] == "float" and not _is_number(value):
         raise ContractError(f"{where}: is {value!r}, expected a number")
     if kind.startswith("list[float]") and not (isinstance(value, list) and all(map(_is_number, value))):
         raise ContractError(f"{where}: is {value!r}, expected a list of numbers")
@@ -344,6 +376,46 @@ def _check_together(where: str, term: Any) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class SuccessCondition:
+    """A task's `success`: a condition, further ones that must hold in the same step (`and`), for some steps (`hold`).
+
+    `hold: [k, n]`: it counts when all of them held in k of the newest n steps; left out: in this one.
+
+    Attributes:
+        needs_classifier: Whether a classifier has to be there.
+
+    Raises:
+        ContractError: The settings do not fit.
+    """
+
+    def __init__(self, where: str, settings: Any, state_names: tuple[str, ...]):
+        own = dict(settings) if isinstance(settings, dict) else {}
+        others, hold = own.pop("and", []), own.pop("hold", [1, 1])
+        if not isinstance(others, list):
+            raise ContractError(f"{where}.and: is {others!r}, expected a list of conditions {{term, …}}")
+        whole = isinstance(hold, list) and len(hold) == 2 and all(type(v) is int for v in hold)
+        if not whole or not 1 <= hold[0] <= hold[1]:
+            raise ContractError(f"{where}.hold: is {hold!r}, expected [k, n]: k of the newest n steps")
+        self.conditions = [make_term(where, own, SUCCESS_CONDITIONS, state_names)] + [
+            make_term(f"{where}.and[{i}]", other, CONDITIONS, state_names) for i, other in enumerate(others)
+        ]
+        self.needs_classifier = isinstance(self.conditions[0], Classifier)
+        self.least, self.recent = hold[0], deque(maxlen=hold[1])
+
+    def reset(self) -> None:
+        """Begin an episode: what held in the one before no longer counts."""
+        self.recent.clear()
+
+    def possible(self, state: dict[str, float]) -> bool:
+        """Return whether the further conditions hold after a step: elsewhere the first one decides nothing."""
+        return all(condition(Situation(state)) > 0 for condition in self.conditions[1:])
+
+    def __call__(self, s: Situation) -> bool:
+        """Take the next step and return whether it counts as success."""
+        self.recent.append(all(condition(s) > 0 for condition in self.conditions))
+        return sum(self.recent) >= self.least
 
 
 @dataclass(frozen=True)
@@ -396,7 +468,7 @@ class RewardFunction:
 
     def __init__(self, task: Task, state_names: tuple[str, ...], action_names: tuple[str, ...]):
         self.action_names = action_names
-        self.condition = make_term(f"{task.name}.success", task.success, CONDITIONS, state_names)
+        self.condition = SuccessCondition(f"{task.name}.success", task.success, state_names)
         self.truth = (
             make_term(f"{task.name}.truth", task.truth, CONDITIONS, state_names) if task.truth else None
         )
@@ -413,6 +485,7 @@ class RewardFunction:
         action: np.ndarray,
         after: dict[str, float],
         action_before: np.ndarray | None = None,
+        **more: Any,
     ) -> tuple[dict[str, float], bool]:
         """Judge one step.
 
@@ -421,6 +494,7 @@ class RewardFunction:
             action: Executed action [A], normalised.
             after: What was observed after the step, by name.
             action_before: Executed action of the step before [A]; None in an episode's first.
+            more: `probability`, `threshold` and `person` of the `Situation`, where they are known.
 
         Returns:
             Weighted and scaled value of each term by name, and whether the task is solved.
@@ -432,9 +506,9 @@ class RewardFunction:
             dict(zip(self.action_names, map(float, values), strict=False))
             for values in (action, action if action_before is None else action_before)
         )
-        situation = Situation(after, before, named, named_before)
+        situation = Situation(after, before, named, named_before, **more)
         try:
-            situation.success = self.condition(situation) > 0
+            situation.success = self.condition(situation)
             values = {name: self.scale * term(situation) for name, term in self.terms.items()}
         except KeyError as e:
             raise ContractError(

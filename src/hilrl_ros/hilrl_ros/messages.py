@@ -18,6 +18,7 @@ from hilrl_ros.images import to_rgb
 
 CONTROLLER_NAMES = {Action.POLICY: "policy", Action.PERSON: "person", Action.NOBODY: "nobody"}
 PHASE_NAMES = {
+    "label": Episode.LABEL,
     "demonstrate": Episode.DEMONSTRATE,
     "pretrain": Episode.PRETRAIN,
     "baseline": Episode.BASELINE,

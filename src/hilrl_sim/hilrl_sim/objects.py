@@ -19,7 +19,7 @@ SHAPES = {  # edge lengths; radius; radius and height
     "sphere": (1, mujoco.mjtGeom.mjGEOM_SPHERE),
     "cylinder": (2, mujoco.mjtGeom.mjGEOM_CYLINDER),
 }
-SCENE_OPTIONS = ("objects", "apart", "home_spread", "variation")
+SCENE_OPTIONS = ("objects", "apart", "home_spread", "image_size", "variation")
 OBJECT_KEYS = ("mass", "contact_time", "color", "friction", "collides")
 PLACES = {  # where an object comes from, and the keys that go with it
     "spawn": ("fixed", "held"),

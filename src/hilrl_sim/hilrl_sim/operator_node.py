@@ -10,11 +10,14 @@ from hilrl_msgs.srv import Reset
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
+from hilrl_reward.terms import RewardFunction
 from hilrl_ros import qos
 from hilrl_ros.contract import EE_AXES, find_config, load_contract
 from hilrl_ros.messages import floats, named_entries
 from hilrl_ros.node import UserError, declare, param, run
 from hilrl_sim.expert import Operator
+from hilrl_sim.labeller import Labeller
+from hilrl_sim.skills import make_expert
 from hilrl_teleop.joy_mapping import JoyMapping
 
 _LOOK_S = 0.1  # between two looks whether things wait to be put in place
@@ -38,6 +41,9 @@ class OperatorParams:
 class OperatorNode(Node):
     """Sees `observation`, holds a gamepad: publishes one `joy` reading for each observation.
 
+    Where the task's success is a classifier, presses success while the task is solved in truth: as a label, and at the
+    end of a demonstration.
+
     Where a reset waits for a person (`reset_status`), puts the things of the emulated arm's table in place
     (`reset_scene`) and presses pause, which starts the episode.
     """
@@ -50,10 +56,11 @@ class OperatorNode(Node):
             raise UserError(
                 f"task '{self.task.name}' names no expert: run it with operator:=none and a gamepad"
             )
+        self.function = RewardFunction(self.task, self.contract.entry_names, self.contract.action.names)
         self.mapping = JoyMapping.load(find_config("gamepads", params.mapping))
         self.seed = params.seed
         self.episode: Episode | None = None
-        self.person: Operator | None = None
+        self.person: Operator | Labeller | None = None
         self.last: tuple[tuple[int, int], Joy] | None = None
         # an observation that was faster than the message that announces its episode
         self.early: Observation | None = None
@@ -74,10 +81,15 @@ class OperatorNode(Node):
         if msg.status != Episode.RUNNING or (self.episode and self.episode.episode == msg.episode):
             return
         self.episode = msg
-        mode = "demonstrate" if msg.phase == Episode.DEMONSTRATE else "watch" if msg.person else "off"
         # a person's device moves the tip, whatever the policy's action space is
         contract = dataclasses.replace(self.contract, action=self.contract.motion)
-        self.person = Operator(contract, self.task, seed=self.seed + msg.episode, mode=mode)
+        seed = self.seed + msg.episode
+        if msg.phase == Episode.LABEL:
+            rng = np.random.default_rng(seed)
+            self.person = Labeller(make_expert(contract, self.task, rng), rng)
+        else:
+            mode = "demonstrate" if msg.phase == Episode.DEMONSTRATE else "watch" if msg.person else "off"
+            self.person = Operator(contract, self.task, seed, mode)
         if self.early:
             early, self.early = self.early, None
             self.on_observation(early)
@@ -117,12 +129,21 @@ class OperatorNode(Node):
             self.early = msg
             return
         state = named_entries(msg, self.contract)
-        held, action = self.person.decide(msg.step, state)
+        solved = bool(self.function.solved(state))
+        if isinstance(self.person, Labeller):
+            held, action = True, self.person.act(state, solved)
+        else:
+            held, action = self.person.decide(msg.step, state)
+        tells = (
+            self.function.condition.needs_classifier
+            and solved
+            and self.episode.phase in (Episode.LABEL, Episode.DEMONSTRATE)
+        )
         motion = np.zeros(len(EE_AXES))
         if held:
             for name, value in zip(self.contract.motion.names, action, strict=True):
                 motion[EE_AXES.index(name)] = value
-        axes, buttons = self.mapping.write(held, motion)
+        axes, buttons = self.mapping.write(held, motion, "success" if tells else "")
         joy = Joy(axes=floats(axes), buttons=buttons)
         joy.header.stamp = msg.header.stamp
         self.last = (key, joy)

@@ -28,6 +28,21 @@ URDF_VISUAL = 1  # the group that MuJoCo's URDF reader gives to visuals
 VISUAL, COLLISION = 2, 3  # geom groups of the scene
 
 
+def image_size(task: Task) -> tuple[int, int]:
+    """Return height and width (px) of the pictures that the task's cameras publish.
+
+    Raises:
+        ContractError: They are no two whole numbers of at least 16.
+    """
+    size = task.scene.get("image_size", (480, 640))
+    whole = [v for v in size if isinstance(v, int) and not isinstance(v, bool) and v >= 16]
+    if len(size) != 2 or len(whole) != 2:
+        raise ContractError(
+            f"{task.name}.scene.image_size: is {size}, expected [height, width] in pixels, at least 16 each"
+        )
+    return tuple(size)
+
+
 def build(contract: Contract, task: Task) -> mujoco.MjModel:
     """Compile the scene: arm with position servos, table, light, objects, cameras.
 

@@ -15,6 +15,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import from_rgb
 from hilrl_ros.node import UserError, declare, param
+from hilrl_sim.scene import image_size
 from hilrl_sim.simulation import Simulation
 
 
@@ -28,8 +29,18 @@ class SceneParams:
         ["front", "wrist"], "Cameras that are published, rendered while somebody subscribes"
     )
     camera_rate: float = param(30.0, "Images per second in real time", unit="Hz", bounds=(1.0, 60.0))
-    image_width: int = param(640, "Width of published images", unit="px", bounds=(16, 1920))
-    image_height: int = param(480, "Height of published images", unit="px", bounds=(16, 1080))
+    image_width: int = param(
+        0,
+        "Width of published images; 0: as the task's scene.image_size says, else 640",
+        unit="px",
+        bounds=(0, 1280),
+    )
+    image_height: int = param(
+        0,
+        "Height of published images; 0: as the task's scene.image_size says, else 480",
+        unit="px",
+        bounds=(0, 720),
+    )
 
 
 class SceneNode(Node):
@@ -41,6 +52,7 @@ class SceneNode(Node):
         params: Its parameters.
         contract: The robot contract.
         simulation: Arm and table.
+        image_size: Height and width of published images, px.
     """
 
     def __init__(self, name: str, params: type[SceneParams]):
@@ -48,6 +60,8 @@ class SceneNode(Node):
         self.params = declare(self, params)
         self.contract, task = load_contract(self.params.robot, self.params.task)
         self.simulation = Simulation(self.contract, task)
+        height, width = image_size(task)
+        self.image_size = self.params.image_height or height, self.params.image_width or width
         known = self.simulation.cameras
         for camera in self.params.cameras:
             if camera not in known:
@@ -86,7 +100,7 @@ class SceneNode(Node):
 
     def publish_images(self, stamp: Time, data: mujoco.MjData | None = None) -> None:
         """Render and publish the cameras that somebody subscribes to, of the present state or of `data`."""
-        size = self.params.image_height, self.params.image_width
+        size = self.image_size
         for name, (images, infos) in self.image_publishers.items():
             frame = f"{name}_optical_frame"
             if images.get_subscription_count():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hilrl_ros.contract import EE_AXES, ContractError, check_keys, read_yaml
-from hilrl_teleop.readings import EVENTS
+from hilrl_teleop.readings import EVENTS, SUCCESS_RELEASED
 
 
 def _index(where: str, value: object) -> int:
@@ -105,12 +105,16 @@ class JoyMapping:
         return axes, buttons
 
     def pressed(self, before, buttons) -> list[str]:
-        """Return the events whose button is down now and was not before."""
-        return [
-            e
-            for e, b in self.events.items()
-            if b < len(buttons) and buttons[b] and not (before and before[b])
-        ]
+        """Return the events whose button is down now and was not before, and whether success was let go."""
+
+        def down(readings, button: int) -> bool:
+            return bool(readings) and button < len(readings) and bool(readings[button])
+
+        events = [e for e, b in self.events.items() if down(buttons, b) and not down(before, b)]
+        success = self.events.get("success")
+        if success is not None and down(before, success) and not down(buttons, success):
+            events.append(SUCCESS_RELEASED)
+        return events
 
     def _outside_deadzone(self, value: float) -> float:
         rest = max(abs(value) - self.deadzone, 0.0) / (1.0 - self.deadzone)

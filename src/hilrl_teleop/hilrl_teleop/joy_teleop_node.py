@@ -30,6 +30,8 @@ class JoyTeleopParams:
 class JoyTeleopNode(Node):
     """Subscribes to `joy`, publishes `teleop/action` for each reading and `operator_event` for each press.
 
+    The release of the success button is an event too: what is labelled is what was seen while it was held.
+
     Where it drives a leader arm, it publishes `teleop/deadman` instead of `teleop/action`.
     """
 

@@ -15,6 +15,9 @@ EVENTS = {
     "discard": OperatorEvent.DISCARD,
     "pause": OperatorEvent.PAUSE,
 }
+# no button of its own: told by devices that know when one is let go
+SUCCESS_RELEASED = "success_released"
+_CODES = EVENTS | {SUCCESS_RELEASED: OperatorEvent.SUCCESS_RELEASED}
 
 
 def reading(
@@ -36,7 +39,7 @@ def reading(
 
 
 def event(stamp: Time, name: str) -> OperatorEvent:
-    """Return the message for `operator_event` of an event's name (of EVENTS)."""
-    msg = OperatorEvent(event=EVENTS[name])
+    """Return the message for `operator_event` of an event's name (of EVENTS, or SUCCESS_RELEASED)."""
+    msg = OperatorEvent(event=_CODES[name])
     msg.header.stamp = stamp
     return msg
