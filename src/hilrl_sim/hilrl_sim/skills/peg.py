@@ -13,7 +13,7 @@ HOVER = 0.006  # m, of the peg's lower end over the hole's rim on the way there
 FUNNEL = 4.0  # m of that for each m that it is still beside the hole
 CONTACT = 0.001  # m below the rim at which it is in the hole, or above it at which it is about to touch
 ALIGNED = 0.0008  # m beside the hole's middle within which the peg goes down
-ASKEW = 0.0015  # m beside it at which it does not go in
+ASKEW = 0.002  # m beside it at which it does not go in
 ALARM = 12.0  # steps of progress lost with that: the person takes over at once
 
 
