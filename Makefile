@@ -6,7 +6,7 @@ VENV := .venv/bin
 # Only variables that are set are passed on, the launch file has the defaults.
 SIM_ARGUMENTS = $(if $(TASK),task:=$(TASK)) $(if $(AGENT),agent:=$(AGENT)) $(if $(SEED),seed:=$(SEED)) $(ARGS)
 
-.PHONY: help setup sim real-emulated test lint docs clean
+.PHONY: help setup sim sim-vision real-emulated test lint docs clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,6 +16,10 @@ setup: ## set up or update the environment in .venv
 
 sim: setup ## train the SO-101 in simulation: make sim TASK=pick_cube AGENT=sac SEED=0
 	@$(VENV)/hilrl launch sim $(SIM_ARGUMENTS)
+
+sim-vision: setup ## train from two cameras with a learned reward, then compare with imitation: make sim-vision SEED=0
+	@$(VENV)/hilrl train --task pick_cube_vision --agent sac_vision --compare bc $(if $(SEED),--seed $(SEED)) \
+	  labels:=120 demos:=60 pretrain_updates:=2000 target_success:=0.9 max_steps:=5000 $(ARGS)
 
 real-emulated: setup ## train through driver, serial port and emulated servos, in real time
 	@$(VENV)/hilrl launch real_so101 port:=emulated operator:=scripted $(SIM_ARGUMENTS)

@@ -55,6 +55,8 @@ def compare(folder: Path, agent: str, given: dict[str, str]) -> int:
         "agent": agent, "runs_dir": str(folder), "run": other.name, "demos_from": str(folder / "demos"),
         "max_steps": str(max(1, first["robot_steps"])), "baseline_episodes": "0", "showcase_episodes": "0",
     }  # fmt: skip
+    if (folder / "classifier").is_dir():
+        same["classifier"] = str(folder / "classifier")
     code = launch.start("sim", loop.as_words(given | same))
     if code:
         return code
