@@ -8,9 +8,8 @@ import urllib.request
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from labelled import contract_of, files, write_episode
+from PIL import Image
 
 from hilrl_cli.errors import UserError
 from hilrl_cli.label_page import Episodes, make_server
