@@ -1,8 +1,11 @@
 """Speed of one learner update on this machine: `python bench/learner.py [--quick]`, last line JSON.
 
 State: 20 numbers, 4 actions, batch 256, two critics and an actor of 256×256, UTD 1. Cameras: two of 128×128,
-batch 64. CPU milliseconds by process time; the best of several rounds, so that other work on the machine
-counts little. If lerobot is importable, its SAC is measured in the same run, in turns with ours.
+batch 64 and 256, with an encoder that the critic trains and with a frozen one whose features are cached;
+`sample_shifted_ms` is a batch of images with DrQ's shift of all of them. Memory: what a replay buffer of 10 000
+two-camera steps adds to the resident set. CPU milliseconds by process time; the best of several rounds, so that
+other work on the machine counts little. If lerobot is importable, its SAC is measured in the same run, in turns
+with ours.
 """
 
 import argparse
@@ -15,8 +18,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from hilrl_agents import PolicySpec, ReplayBuffer, make_agent, sample_mixed
-from hilrl_agents.networks import fast_bf16
+from hilrl_agents import Batch, PolicySpec, ReplayBuffer, make_agent, sample_mixed
+from hilrl_agents.networks import augmented, fast_bf16
 from hilrl_agents.tuning import tune_process
 
 STATE = PolicySpec(state_dim=20, action_dim=4)
@@ -118,6 +121,31 @@ def lerobot_update(spec: PolicySpec, batch_size: int) -> Callable[[], object]:
     return update
 
 
+def shifted(batch: Batch, generator: torch.Generator) -> None:
+    """DrQ's shift of all images of a batch, now and next."""
+    for observation in (batch.observation, batch.next_observation):
+        augmented(observation, 4, 0.0, generator)
+
+
+def resident_mb() -> float:
+    """Resident set of this process, MB."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+
+def replay_memory_mb(transitions: int = 10_000) -> float:
+    """What a buffer with that many two-camera transitions adds to the resident set once all were sampled."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = resident_mb()
+        buffer = filled(CAMERAS, folder, transitions // 80)
+        rng = np.random.default_rng(0)
+        for _ in range(transitions // 50):
+            buffer.sample(256, rng)
+        after = resident_mb()
+        buffer.close()
+    return round(after - before, 1)
+
+
 def measure(spec: PolicySpec, batch_size: int, seconds: float, with_lerobot: bool) -> dict[str, float]:
     """CPU ms of update and sampling, ours and (if asked) lerobot's update."""
     work: dict[str, Callable[[], object]] = {}
@@ -125,11 +153,22 @@ def measure(spec: PolicySpec, batch_size: int, seconds: float, with_lerobot: boo
         episodes = 5 if spec.cameras else 100
         online, offline = (filled(spec, f"{folder}/{name}", episodes) for name in ("online", "offline"))
         rng = np.random.default_rng(0)
+        options = {"batch_size": batch_size, "image_colors": 0.0}
         for precision in ("float32", "bfloat16") if fast_bf16() else ("float32",):
-            agent = make_agent("sac", spec, {"batch_size": batch_size, "precision": precision})
+            agent = make_agent("sac", spec, options | {"precision": precision})
             batch = sample_mixed(online, offline, agent.batch_size, rng)
             work[f"update_{precision}_ms"] = lambda agent=agent, batch=batch: agent.update(batch)
         work["sample_ms"] = lambda: sample_mixed(online, offline, batch_size, rng)
+        if spec.cameras:
+            frozen = make_agent("sac", spec, options | {"image_encoder": "imitation"})
+            cached = sample_mixed(online, offline, batch_size, rng, features=frozen.features)
+            work["cached_update_ms"] = lambda: frozen.update(cached)
+            work["cached_sample_ms"] = lambda: sample_mixed(
+                online, offline, batch_size, rng, features=frozen.features
+            )
+            work["sample_shifted_ms"] = lambda: shifted(
+                sample_mixed(online, offline, batch_size, rng), agent.generator
+            )
         if with_lerobot:
             work["lerobot_update_ms"] = lerobot_update(spec, batch_size)
         found = cpu_ms(work, seconds)
@@ -139,6 +178,8 @@ def measure(spec: PolicySpec, batch_size: int, seconds: float, with_lerobot: boo
     found["updates_per_s"] = 1e3 / (best + found["sample_ms"])
     if with_lerobot:
         found["times_lerobot"] = found["lerobot_update_ms"] / best
+        if spec.cameras:
+            found["cached_times_lerobot"] = found["lerobot_update_ms"] / found["cached_update_ms"]
     return {name: round(value, 3) for name, value in found.items()}
 
 
@@ -173,8 +214,11 @@ def main() -> None:
         result["state"]["times_lerobot_untuned"] = round(as_it_is / best, 3)
     print("state, batch 256:", result["state"])
     if not arguments.no_cameras:
-        result["cameras"] = measure(CAMERAS, 64, seconds, with_lerobot)
-        print("two cameras 128×128, batch 64:", result["cameras"])
+        for batch_size in (64, 256):
+            found = result[f"cameras_{batch_size}"] = measure(CAMERAS, batch_size, seconds, with_lerobot)
+            print(f"two cameras 128×128, batch {batch_size}:", found)
+        result["replay_memory_mb"] = replay_memory_mb()
+        print("replay of 10 000 steps of two cameras 128×128:", result["replay_memory_mb"], "MB resident")
     if not with_lerobot:
         print("lerobot is not installed: no comparison")
     print(json.dumps(result))

@@ -9,6 +9,7 @@ from sensor_msgs.msg import JointState
 
 from hilrl_actor.observer import Observer
 from hilrl_control.arm import ArmController
+from hilrl_reward.terms import RewardFunction
 from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import to_time
 from hilrl_sim.simulation import Simulation
@@ -24,6 +25,7 @@ class Loop:
         self.sim = Simulation(self.contract, self.task)
         self.arm = ArmController(self.contract)
         self.observer = Observer(dataclasses.replace(self.contract, cameras={}), max_age=0.0)
+        self.reward = RewardFunction(self.task, self.contract.entry_names, self.contract.action.names)
         self.still = np.zeros(len(self.contract.action.names))
         self.episodes = 0
 
@@ -32,9 +34,11 @@ class Loop:
         self.sim.reset(seed)
         self.arm.reset(self.sim.joint_position)
         self.episodes += 1
+        self.earned = 0.0
         self.observer.newest.clear()
         self.observer.begin(self.episodes, round(1e9 * self.sim.time))
-        return self.state()
+        self.seen = self.state()
+        return self.seen
 
     def state(self):
         """The contract's named state entries, as the observer reads them."""
@@ -45,6 +49,10 @@ class Loop:
             place.x, place.y, place.z = position
             way.x, way.y, way.z, way.w = turn
             self.observer.add(f"{name}/pose", msg)
+        for name, (position, velocity) in self.sim.object_joints().items():
+            msg = JointState(name=[name], position=[position], velocity=[velocity])
+            msg.header.stamp = stamp
+            self.observer.add(f"{name}/joint_states", msg)
         position, velocity, effort = self.joints()
         joints = JointState(name=self.contract.joints, position=position, velocity=velocity, effort=effort)
         joints.header.stamp = stamp
@@ -62,11 +70,10 @@ class Loop:
     def step(self, action):
         """Carry out an action; return the state after it and whether that is success."""
         self.move(action)
-        state = self.state()
-        success = self.task.success
-        if success["term"] == "above":
-            return state, state[success["state"]] > success["threshold"]
-        return state, np.linalg.norm([state[name] for name in success["states"]]) < success["threshold"]
+        before, self.seen = self.seen, self.state()
+        terms, success = self.reward(before, action, self.seen)
+        self.earned += sum(terms.values())
+        return self.seen, success
 
     def episode(self, seed, act):
         """Run `act(step, state)` to the end; return success and length."""

@@ -46,7 +46,16 @@ def test_a_run_goes_through_its_phases(session):
     assert summary["reached_target"]
     assert (summary["success_rate"], summary["bc_rate"], summary["eval_rate"]) == (1.0, 0.5, 1.0)
     assert (summary["robot_steps"], summary["episodes"], summary["interventions"]) == (40, 4, 0)
-    assert summary["cycle_time_s"] == 1.0
+    assert summary["cycle_time_s"] == summary["bc_cycle_time_s"] == summary["eval_cycle_time_s"] == 1.0
+
+
+def test_the_cycle_time_is_that_of_what_the_policy_solved_alone(session):
+    train(session)
+    for steps, success, person_steps in ((8, True, 0), (12, True, 0), (80, False, 0), (40, True, 5)):
+        session.begin_episode()
+        session.end_episode(steps, success, person_steps, 0.0)
+    assert session.summary(0.1)["cycle_time_s"] == 1.0
+    assert session.summary(0.1)["eval_cycle_time_s"] is None
 
 
 def test_labels_are_given_until_there_are_enough_frames_of_success(tmp_path):

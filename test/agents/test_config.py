@@ -14,7 +14,7 @@ OPTIONS = [(name, item) for name, agent in AGENTS.items() for item in dataclasse
 def test_every_option_is_documented_and_read(name, item):
     assert len(item.metadata["reason"]) > 15
     read = set()
-    for base in AGENTS[name].__mro__[:-2]:
+    for base in (*AGENTS[name].__mro__[:-2], *AGENTS[name].Config.__mro__[:-1]):
         for node in ast.walk(ast.parse(inspect.getsource(sys.modules[base.__module__]))):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("c", "config", "self.config"):
                 read.add(node.attr)

@@ -14,6 +14,7 @@ HOME = np.array(CONTRACT.home)
 SPACES = {
     "ee_delta": CONTRACT.action,
     "ee_delta_yaw": ActionSpace("ee_delta", ("x", "y", "z", "yaw", "gripper"), (0.02, 0.02, 0.02, 0.2, 0.3)),
+    "ee_delta_tip": ActionSpace("ee_delta", ("x", "y", "z"), (0.005,) * 3),
     "joint_delta": ActionSpace("joint_delta", CONTRACT.joints, (0.1,) * 6),
     "joint_position": ActionSpace("joint_position", CONTRACT.joints, (1.0,) * 6),
 }
@@ -359,3 +360,14 @@ def test_bad_joint_positions_are_refused_and_change_nothing():
     with pytest.raises(ValueError, match="joint positions: holds NaN or infinity"):
         arm.follow(HOME, np.full(6, np.nan))
     assert np.array_equal(arm.hold(), HOME)
+
+
+def test_a_gripper_that_the_action_does_not_name_closes_as_at_home_and_squeezes():
+    closed = (*CONTRACT.home[:-1], -0.17)
+    arm = ArmController(dataclasses.replace(CONTRACT, action=SPACES["ee_delta_tip"], home=closed))
+    measured = np.array([*CONTRACT.home[:-1], 0.5])
+    arm.reset(measured)
+    for _ in range(5):
+        before, target = arm.hold()[-1], arm.step(measured, np.zeros(3)).target[-1]
+        assert abs(target - before) <= CONTRACT.max_joint_speed * CONTRACT.period + 1e-9
+    assert target == pytest.approx(-0.17), "the jaws that something holds open go on to press"

@@ -8,7 +8,7 @@ from documentation import ROOT, reference
 
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros.contract import load_contract
-from hilrl_sim.scene import scene_objects
+from hilrl_sim.objects import scene_objects
 
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.M | re.S)
 ROBOT = ROOT / "config" / "robots" / "so101.yaml"
@@ -27,14 +27,20 @@ def test_the_new_task_loads(tmp_path):
     assert RewardFunction(task, contract.entry_names, contract.action.names)
 
 
-def test_the_composed_reward_loads(tmp_path):
-    (text,) = blocks("how-to/own_reward.md")
-    task = yaml.safe_load((ROOT / "config" / "tasks" / "pick_cube.yaml").read_text()) | yaml.safe_load(text)
+@pytest.mark.parametrize(
+    ("page", "task", "terms"),
+    [
+        ("how-to/own_reward.md", "pick_cube", {"success", "near", "lift", "calm", "time"}),
+        ("how-to/compose_a_reward.md", "open_drawer", {"success", "opening", "pull", "time"}),
+    ],
+)
+def test_a_composed_reward_loads(tmp_path, page, task, terms):
+    (text,) = blocks(page)
+    task = yaml.safe_load((ROOT / "config" / "tasks" / f"{task}.yaml").read_text()) | yaml.safe_load(text)
     file = tmp_path / "composed.yaml"
     file.write_text(yaml.safe_dump(task, sort_keys=False))
     contract, task = load_contract(ROBOT, file)
-    function = RewardFunction(task, contract.entry_names, contract.action.names)
-    assert set(function.terms) == {"success", "near", "lift", "calm", "time"}
+    assert set(RewardFunction(task, contract.entry_names, contract.action.names).terms) == terms
 
 
 def test_the_launch_file_with_a_namespace_launches(tmp_path):

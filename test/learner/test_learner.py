@@ -91,7 +91,7 @@ def pretrained(make_learner, tmp_path):
 
 def drain(learner):
     while learner.due:
-        learner.update()
+        learner.update(threading.Event())
 
 
 def neighbours(buffer):

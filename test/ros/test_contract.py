@@ -287,3 +287,16 @@ def test_joint_limits_travel_with_the_contract_and_their_absence_changes_no_hash
     limited, _ = load(tmp_path, changed(ROBOT_YAML, ("joint_limits",), wide))
     assert contract_from_dict(limited.to_dict()) == limited and limited.hash() != CONTRACT.hash()
     assert "joint_limits" not in CONTRACT.to_dict()
+
+
+def test_a_task_may_start_elsewhere_than_the_robot(tmp_path):
+    contract, _ = load(tmp_path, task=TASK_YAML | {"home": {"gripper": -0.1}})
+    assert contract.home == (*CONTRACT.home[:-1], -0.1)
+    with pytest.raises(ContractError, match=r"job\.yaml\.home\.grip: unknown key; did you mean 'gripper'"):
+        load(tmp_path, task=TASK_YAML | {"home": {"grip": 0.0}})
+
+
+def test_a_task_that_moves_the_tip_in_steps_of_its_own_wants_them_from_a_person_too(tmp_path):
+    finer = {"type": "ee_delta", "scale": {"x": 0.005, "z": 0.005}}
+    contract, _ = load(tmp_path, task=TASK_YAML | {"action": finer})
+    assert contract.motion == contract.action and contract.action.names == ("x", "z")

@@ -5,7 +5,8 @@ import pytest
 from simulated_loop import Loop
 
 from hilrl_ros.contract import ActionSpace, ContractError
-from hilrl_sim.expert import Operator, make_expert
+from hilrl_sim.expert import Operator
+from hilrl_sim.skills import make_expert
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +17,16 @@ def pick():
 @pytest.fixture(scope="module")
 def reach():
     return Loop("reach")
+
+
+@pytest.fixture(scope="module")
+def drawer():
+    return Loop("open_drawer")
+
+
+@pytest.fixture(scope="module")
+def peg():
+    return Loop("insert_peg")
 
 
 def demonstrations(loop, seeds, variation):
@@ -39,6 +50,49 @@ def test_the_pick_expert_succeeds_from_50_starts(pick, variation):
 def test_the_reach_expert_succeeds_from_50_starts(reach):
     results = demonstrations(reach, range(50), 1.0)
     assert all(success for success, _ in results)
+
+
+@pytest.mark.parametrize("variation", [0.0, 1.0])
+def test_the_drawer_expert_succeeds_from_30_starts(drawer, variation):
+    results = demonstrations(drawer, range(30), variation)
+    assert sum(success for success, _ in results) >= 29
+    assert 10 <= np.median([length for _, length in results]) <= 30
+
+
+@pytest.mark.parametrize("variation", [0.0, 1.0])
+def test_the_peg_expert_succeeds_from_30_starts(peg, variation):
+    results = demonstrations(peg, range(30), variation)
+    assert sum(success for success, _ in results) >= 29
+    assert 6 <= np.median([length for _, length in results]) <= 30
+
+
+@pytest.mark.parametrize("task", ["drawer", "peg"])
+def test_who_solves_a_task_soon_earns_nearly_all_and_who_does_nothing_nothing(task, request):
+    loop = request.getfixturevalue(task)
+    assert demonstrations(loop, [1], 0.0)[0][0]
+    assert 0.8 < loop.earned <= 1.0
+    success, _ = loop.episode(1, lambda step, state: loop.still)
+    assert not success and loop.earned < 0.1
+
+
+def test_a_closed_drawer_is_not_opened_by_pulling_beside_its_handle(drawer):
+    state = drawer.reset(0)
+    pull = drawer.still.copy()
+    pull[drawer.contract.action.names.index("y")] = 1.0
+    for _ in range(10):
+        state, _ = drawer.step(pull)
+    assert abs(state["opening"]) < 1e-3
+
+
+def test_a_peg_beside_the_hole_does_not_go_in(peg):
+    """2 mm of clearance are 1 mm to each side: 4 mm beside, the peg stands on the rim."""
+    expert = make_expert(peg.contract, peg.task, np.random.default_rng(0), 0.0)
+    state = peg.reset(1)
+    for _ in range(40):
+        beside = state | {"peg_x": state["peg_x"] + 0.004}
+        state, success = peg.step(expert.act(beside))
+        assert not success
+    assert state["peg_z"] > 0.04
 
 
 def test_a_grasp_lifts_the_cube_between_the_jaws(pick):
@@ -164,7 +218,10 @@ def test_what_an_expert_cannot_do_or_see_is_one_clear_sentence(pick):
     blind = dataclasses.replace(pick.contract, state=seen)
     with pytest.raises(ContractError, match=r"needs an entry with topic cube/pose, field pose.position.x"):
         make_expert(blind, pick.task, rng)
-    with pytest.raises(ContractError, match=r"pick_cube.expert: is 'juggle', expected one of pick, reach"):
+    with pytest.raises(
+        ContractError,
+        match=r"pick_cube.expert: is 'juggle', expected one of pick, reach, open_drawer, insert_peg",
+    ):
         make_expert(pick.contract, dataclasses.replace(pick.task, expert="juggle"), rng)
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from simulated_loop import Loop
 
-from hilrl_sim.expert import make_expert
 from hilrl_sim.labeller import Labeller
+from hilrl_sim.skills import make_expert
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from hilrl_ros.contract import ContractError, load_contract
-from hilrl_sim.scene import decimate, scene_objects
+from hilrl_sim.objects import scene_objects
+from hilrl_sim.scene import decimate
 from hilrl_sim.simulation import Simulation
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -138,7 +139,7 @@ def test_the_gap_between_open_jaws_is_free(sim):
     cube = sim.model.geom("cube").id
     for depth in np.linspace(0.0, size[2], 4):  # up into the gripper
         for yaw in np.linspace(*scene_objects(TASK)["cube"].spawn["yaw"], 5):
-            sim._place("cube", middle - R[:, 2] * depth, yaw)
+            sim._place("cube", middle - R[:, 2] * depth, np.eye(3), yaw)
             mujoco.mj_forward(sim.model, sim.data)
             touching = [c for c in sim.data.contact if cube in c.geom]
             assert not touching, (

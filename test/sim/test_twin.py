@@ -15,8 +15,8 @@ from std_msgs.msg import Float64MultiArray
 from hilrl_ros import qos
 from hilrl_ros.images import to_rgb
 from hilrl_ros.node import UserError
-from hilrl_sim.expert import make_expert
 from hilrl_sim.simulation import Simulation
+from hilrl_sim.skills import make_expert
 from hilrl_sim.twin_node import EmulatedArmNode, Twin
 from so101_driver import registers as reg
 from so101_driver.arm import Arm, ArmError

@@ -243,8 +243,11 @@ class Session:
 
     def eval_rate(self) -> float | None:
         """Return the share of successes in the newest evaluation, None before there was one."""
-        newest = [r.success for r in self.results[self._evaluated_from :] if r.phase == "evaluate"]
-        return sum(newest) / len(newest) if newest else None
+        newest = self._newest_evaluation()
+        return sum(r.success for r in newest) / len(newest) if newest else None
+
+    def _newest_evaluation(self) -> list[Result]:
+        return [r for r in self.results[self._evaluated_from :] if r.phase == "evaluate"]
 
     def intervention_rate(self) -> float:
         """Return the share of steps in the newest episodes of training or of a run that a person acted."""
@@ -252,6 +255,9 @@ class Session:
 
     def summary(self, period: float) -> dict[str, Any]:
         """Return the figures of the run.
+
+        A cycle time is the mean duration of the autonomous successes: of the episodes behind `success_rate`, of the
+        imitation policy's (`bc_`) and of the newest evaluation's (`eval_`).
 
         Args:
             period: Control period, s.
@@ -264,9 +270,9 @@ class Session:
             "success_rate": round(len(autonomous) / len(judged), 4) if judged else None,
             "bc_rate": round(sum(r.success for r in baseline) / len(baseline), 4) if baseline else None,
             "eval_rate": self.eval_rate(),
-            "cycle_time_s": round(sum(r.steps for r in autonomous) / len(autonomous) * period, 3)
-            if autonomous
-            else None,
+            "cycle_time_s": cycle_time(judged, period),
+            "bc_cycle_time_s": cycle_time(baseline, period),
+            "eval_cycle_time_s": cycle_time(self._newest_evaluation(), period),
             "episodes": len(train) or len(judged),
             "robot_steps": self.robot_steps,
             "demo_steps": self.recorded_steps + sum(r.steps for r in self.of_phase("demonstrate")),
@@ -278,6 +284,12 @@ class Session:
             "interventions": sum(r.person_steps > 0 for r in train or ran),
             "intervention_steps": sum(r.person_steps for r in train or ran),
         }
+
+
+def cycle_time(results: list[Result], period: float) -> float | None:
+    """Return the mean duration of the autonomous successes in seconds of robot time, None without one."""
+    steps = [r.steps for r in results if r.success and r.autonomous]
+    return round(sum(steps) / len(steps) * period, 3) if steps else None
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What every learning algorithm offers to the actor, the learner and the checkpoints."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hilrl_agents.batch import Batch
 from hilrl_agents.networks import FlatAdam
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.vision import FrozenImages
 
 
 class AgentStateError(ValueError):
@@ -33,6 +34,12 @@ class Agent(abc.ABC):
         Config: frozen dataclass of the algorithm's options.
         updates: calls of `update` so far.
         n_step: robot steps whose rewards a sample must carry; goes to `sample_mixed`.
+        pretrain_n_step: the same for samples that go to `pretrain`.
+        features: frozen image encoder whose cached features `update` takes in place of images; goes to
+            `sample_mixed`. None: images.
+        pretrain_features: the same for samples that go to `pretrain` and `refresh`.
+        resting: weights from a file that never change, by their names there. No part of `state` and
+            `policy_state`: a checkpoint keeps a copy, an actor reads the same file.
         generator: source of all randomness in learning; part of the state, so that a resumed run is the same
             run.
     """
@@ -44,7 +51,10 @@ class Agent(abc.ABC):
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         self.spec, self.config = spec, config
         self.updates = 0
-        self.n_step = 1
+        self.n_step = self.pretrain_n_step = 1
+        self.features: FrozenImages | None = None
+        self.pretrain_features: FrozenImages | None = None
+        self.resting: Mapping[str, Tensor] = {}
         self.generator = torch.Generator().manual_seed(seed)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, FlatAdam] = {}
@@ -74,7 +84,16 @@ class Agent(abc.ABC):
 
     @abc.abstractmethod
     def pretrain(self, batch: Batch) -> dict[str, float]:
-        """One step of imitation on offline rows: moves what acts and nothing else; returns what to log."""
+        """One step of imitation on offline rows; returns what to log, by name."""
+
+    @property
+    def refresh_due(self) -> bool:
+        """Whether `refresh` shall be called before the next `update`."""
+        return False
+
+    def refresh(self, batches: Iterable[Batch]) -> None:
+        """Fits a frozen encoder anew on offline rows; takes as many of the batches as it wants."""
+        raise NotImplementedError
 
     def fit_normalizer(self, states: np.ndarray) -> None:
         """Fixes the state's normalisation from data; once, before learning.
@@ -134,9 +153,16 @@ class Agent(abc.ABC):
                 raise AgentStateError(
                     f"'{name}' has shape {tuple(state[name].shape)}, this agent's is {tuple(own[name].shape)}"
                 )
+            if name.endswith("fingerprint") and not torch.equal(state[name], own[name]):
+                raise AgentStateError(
+                    f"these weights belong to another image encoder than {self.config.image_encoder}; "
+                    "give the file that they were trained with"
+                )
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
+        if self.features is not None:
+            self.features.changed()
 
 
 def to_batch(observation: Mapping[str, Any]) -> dict[str, Any]:

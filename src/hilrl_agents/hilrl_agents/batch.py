@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Observation = dict[
-    str, Any
-]  # {"state": float32 [B, S], "images": {name: uint8 [B, height, width, channels]}}
+# {"state": float32 [B, S], "images": {name: uint8 [B, height, width, channels]}}, or in place of the images
+# "features" [B, …]: what a frozen encoder made of them
+Observation = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Batch:
     `steps` counts the real ones, padded rewards and actions are zero.
 
     Attributes:
-        observation: at the start; state [B, S], images {name: [B, height, width, channels]}.
+        observation: at the start; state [B, S], images {name: [B, height, width, channels]} or features [B, …].
         action: float32 [B, H, A], executed actions.
         reward: float32 [B, T].
         steps: int64 [B], real steps, 1 … T.

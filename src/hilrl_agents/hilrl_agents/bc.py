@@ -13,12 +13,13 @@ import torch
 from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch, unfold
 from hilrl_agents.config import option
-from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, bc_loss, minimise, shifted
+from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, augmented, bc_loss, minimise
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.vision import ImageOptions
 
 
 @dataclass(frozen=True)
-class BCConfig:
+class BCConfig(ImageOptions):
     """Options of `bc`."""
 
     batch_size: int = option(256, "Rows of one gradient step", "rows", low=1)
@@ -28,9 +29,6 @@ class BCConfig:
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
     )
-    image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
-    image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
-    image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
 
 
 class BC(Agent):
@@ -75,8 +73,9 @@ class BC(Agent):
         return self._step(batch, torch.ones_like(batch.bootstrap))
 
     def _step(self, batch: Batch, weight: torch.Tensor) -> dict[str, float]:
-        batch = shifted(batch, self.config.image_shift, self.generator)
-        mean = self.policy(self.encoder(batch.observation))[0]
+        c = self.config
+        observation = augmented(batch.observation, c.image_shift, c.image_colors, self.generator)
+        mean = self.policy(self.encoder(observation))[0]
         loss = bc_loss(mean, batch, weight)
         minimise(loss, self.optimizers["policy"])
         return {"bc_loss": loss.item()}

@@ -23,6 +23,7 @@ from hilrl_agents.registry import make_agent
 from hilrl_agents.spec import PolicySpec
 
 FORMAT = 1
+ENCODER = "encoder.safetensors"  # a ResNet's weights, as they were in the file that was asked for
 
 
 class CheckpointError(RuntimeError):
@@ -88,8 +89,10 @@ def save_checkpoint(
     _write(draft / "config.yaml", yaml.safe_dump(description, sort_keys=False).encode())
     _write(draft / "policy.safetensors", save(agent.policy_state()))
     _write(draft / "agent.safetensors", save(agent.state()))
-    _sync_folder(draft)
     old = _old(folder)
+    if agent.resting:
+        _keep(folder / ENCODER, draft / ENCODER, agent.resting)
+    _sync_folder(draft)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)
@@ -99,6 +102,14 @@ def save_checkpoint(
     for left in folder.parent.glob(f"{folder.name}.new-*"):  # of a process killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
     return folder
+
+
+def _keep(former: Path, new: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors that never change, or links the file of the former checkpoint."""
+    try:
+        os.link(former, new)
+    except OSError:  # there is none yet, or this file system has no links
+        _write(new, save(dict(tensors)))
 
 
 def has_checkpoint(folder: str | Path) -> bool:
@@ -160,7 +171,10 @@ def load_checkpoint(
     """
     checkpoint = read_checkpoint(folder, contract)
     try:
-        agent = make_agent(checkpoint.algorithm, checkpoint.spec, checkpoint.config | dict(overrides or {}))
+        config = checkpoint.config | dict(overrides or {})
+        if (checkpoint.folder / ENCODER).exists():
+            config["image_encoder"] = str(checkpoint.folder / ENCODER)
+        agent = make_agent(checkpoint.algorithm, checkpoint.spec, config)
         path = checkpoint.folder / ("policy.safetensors" if policy_only else "agent.safetensors")
         (agent.load_policy if policy_only else agent.load_state)(_read_tensors(path))
     except (ConfigError, AgentStateError) as error:

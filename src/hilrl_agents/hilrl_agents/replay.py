@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,12 +26,22 @@ from hilrl_agents.batch import Batch
 from hilrl_agents.spec import PolicySpec
 
 TRANSITION, OBSERVATION_ONLY = 0, 1
+ENCODE_ROWS = 64  # frames that are encoded at once
 SPARE_SLOTS = 2  # one add() writes at most a transition and a final observation
 FORMAT = 1
 
 
 class ReplayError(RuntimeError):
     """Storage that cannot be used, or a transition that does not fit; one sentence for the user."""
+
+
+class Features(Protocol):
+    """A frozen image encoder: same version, same features."""
+
+    version: int
+
+    def __call__(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        """{name: uint8 [N, height, width, channels]} → [N, …]."""
 
 
 class ReplayBuffer:
@@ -59,6 +69,8 @@ class ReplayBuffer:
             self._lock.close()
             raise
         self._linked = np.zeros(self._slots, bool)  # the next slot holds the next observation
+        self._features: np.ndarray | None = None  # of the frames, in memory; made when first asked for
+        self._encoded = np.zeros(self._slots, np.int64)  # version that made a slot's features; 0: none
         self._rebuild()
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -189,7 +201,14 @@ class ReplayBuffer:
 
     # -- sampling --------------------------------------------------------------------------------------------
 
-    def sample(self, batch_size: int, rng: np.random.Generator, horizon: int = 1, n_step: int = 1) -> Batch:
+    def sample(
+        self,
+        batch_size: int,
+        rng: np.random.Generator,
+        horizon: int = 1,
+        n_step: int = 1,
+        features: Features | None = None,
+    ) -> Batch:
         """Starts drawn uniformly from all that can be used, as `Batch` describes.
 
         A start can be used if its H actions were all executed, or the task terminated among them. A chunk
@@ -201,11 +220,13 @@ class ReplayBuffer:
             rng: source of the draw; the same state gives the same batch.
             horizon: H, actions of a chunk.
             n_step: robot steps whose rewards are summed, if more than H.
+            features: gives the observations "features" in place of "images"; each frame is encoded once.
 
         Raises:
             ReplayError: nothing can be sampled.
         """
-        return _assemble([(self, self._draw(batch_size, rng, horizon, n_step), False)], horizon, n_step)
+        parts = [(self, self._draw(batch_size, rng, horizon, n_step), False)]
+        return _assemble(parts, horizon, n_step, features)
 
     def _draw(self, count: int, rng: np.random.Generator, horizon: int, n_step: int) -> np.ndarray | None:
         """`count` usable slots with replacement; None if there is no usable one."""
@@ -243,7 +264,15 @@ class ReplayBuffer:
             going = going & ~terminal & ~self._truncated[at]
         return (steps >= horizon) | ended, steps, ended
 
-    def _fill(self, out: dict[str, Any], rows: slice, slots: np.ndarray, horizon: int, n_step: int) -> None:
+    def _fill(
+        self,
+        out: dict[str, Any],
+        rows: slice,
+        slots: np.ndarray,
+        horizon: int,
+        n_step: int,
+        features: Features | None,
+    ) -> None:
         """Writes the samples that start at `slots` into rows of the batch arrays."""
         _, steps, ended = self._usable(slots, horizon, n_step)
         last = (slots + steps - 1) % self._slots
@@ -252,8 +281,12 @@ class ReplayBuffer:
         out["bootstrap"][rows] = ~ended
         for name, at in (("observation", slots), ("next_observation", after)):
             np.take(self._state, at, axis=0, out=out[name]["state"][rows], mode="clip")
-            for camera, frames in self._images.items():
-                np.take(frames, at, axis=0, out=out[name]["images"][camera][rows], mode="clip")
+            for camera, pictures in out[name].get("images", {}).items():
+                np.take(self._images[camera], at, axis=0, out=pictures[rows], mode="clip")
+        if features is not None:
+            self._encode(np.concatenate([slots, after]), features)
+            out["observation"]["features"].append(self._features[slots])
+            out["next_observation"]["features"].append(self._features[after])
         for offset in range(max(horizon, n_step)):
             at = (slots + offset) % self._slots
             real = offset < steps
@@ -261,6 +294,16 @@ class ReplayBuffer:
             if offset < horizon:
                 out["action"][rows, offset] = np.where(real[:, None], self._action[at], 0.0)
                 out["person"][rows, offset] = real & (self._controller[at] == 1)
+
+    def _encode(self, slots: np.ndarray, features: Features) -> None:
+        """Brings the features of these slots up to date."""
+        stale = np.unique(slots[self._encoded[slots] != features.version])
+        for part in np.split(stale, range(ENCODE_ROWS, len(stale), ENCODE_ROWS)):
+            found = features({name: frames[part] for name, frames in self._images.items()})
+            if self._features is None or self._features.shape[1:] != found.shape[1:]:
+                self._features = np.empty((self._slots, *found.shape[1:]), found.dtype)
+            self._features[part] = found
+        self._encoded[stale] = features.version
 
     # -- storage ---------------------------------------------------------------------------------------------
 
@@ -395,6 +438,7 @@ class ReplayBuffer:
         self._episode[slot] = episode
         self._step[slot] = step
         self._state[slot] = observation["state"]
+        self._encoded[slot] = 0
         for name, frames in self._images.items():
             frames[slot] = observation["images"][name]
         if kind == OBSERVATION_ONLY:  # the slot may hold an overwritten transition's flags
@@ -422,11 +466,12 @@ def sample_mixed(
     rng: np.random.Generator,
     horizon: int = 1,
     n_step: int = 1,
+    features: Features | None = None,
 ) -> Batch:
     """RLPD's symmetric sampling (arXiv 2302.02948, sec. 4.1): half of the rows from each buffer.
 
     If one buffer has nothing to sample, the other one gives all rows. `Batch.offline` says which row is
-    which.
+    which. See `ReplayBuffer.sample` for the rest.
 
     Raises:
         ReplayError: neither buffer has anything to sample.
@@ -438,10 +483,15 @@ def sample_mixed(
         prior = offline._draw(batch_size, rng, horizon, n_step)
     elif prior is None:
         fresh = online._draw(batch_size, rng, horizon, n_step)
-    return _assemble([(online, fresh, False), (offline, prior, True)], horizon, n_step)
+    return _assemble([(online, fresh, False), (offline, prior, True)], horizon, n_step, features)
 
 
-def _assemble(parts: list[tuple[ReplayBuffer, np.ndarray | None, bool]], horizon: int, n_step: int) -> Batch:
+def _assemble(
+    parts: list[tuple[ReplayBuffer, np.ndarray | None, bool]],
+    horizon: int,
+    n_step: int,
+    features: Features | None,
+) -> Batch:
     """One batch from slots of several buffers: (buffer, slots, is it offline)."""
     parts = [part for part in parts if part[1] is not None and len(part[1])]
     if not parts:
@@ -449,8 +499,11 @@ def _assemble(parts: list[tuple[ReplayBuffer, np.ndarray | None, bool]], horizon
     spec, total = parts[0][0].spec, sum(len(slots) for _, slots, _ in parts)
 
     def observations() -> dict[str, Any]:
+        state = np.empty((total, spec.state_dim), np.float32)
+        if features is not None:
+            return {"state": state, "features": []}  # of each part; joined below
         images = {name: np.empty((total, *shape), np.uint8) for name, shape in spec.cameras.items()}
-        return {"state": np.empty((total, spec.state_dim), np.float32), "images": images}
+        return {"state": state, "images": images}
 
     out = {
         "observation": observations(),
@@ -465,7 +518,7 @@ def _assemble(parts: list[tuple[ReplayBuffer, np.ndarray | None, bool]], horizon
     row = 0
     for buffer, slots, offline in parts:
         rows = slice(row, row + len(slots))
-        buffer._fill(out, rows, slots, horizon, n_step)
+        buffer._fill(out, rows, slots, horizon, n_step, features)
         out["offline"][rows] = offline
         row += len(slots)
     return Batch(**{name: _tensors(value) for name, value in out.items()})
@@ -474,4 +527,4 @@ def _assemble(parts: list[tuple[ReplayBuffer, np.ndarray | None, bool]], horizon
 def _tensors(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tensors(inner) for key, inner in value.items()}
-    return torch.from_numpy(value)
+    return torch.from_numpy(np.concatenate(value) if isinstance(value, list) else value)

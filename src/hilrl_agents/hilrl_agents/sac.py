@@ -6,7 +6,8 @@ entries, F features.
 """
 
 import copy
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +22,18 @@ from hilrl_agents.networks import (
     EnsembleMLP,
     FlatAdam,
     GaussianActor,
-    ObservationEncoder,
     bc_loss,
     fast_bf16,
     flatten,
     minimise,
-    shifted,
     squash,
 )
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.vision import EncoderOptions, Vision
 
 
 @dataclass(frozen=True)
-class SACConfig:
+class SACConfig(EncoderOptions):
     """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -59,7 +59,7 @@ class SACConfig:
     critic_subsample: int = option(0, "Critics drawn for each target's minimum (RLPD); 0 for all", low=0)
     largest_return: float = option(
         0.0,
-        "Bound on the target, if the reward has one: 1 for a single reward of 1 at success; keeps values from "
+        "Bound on the target, the most that an episode can earn: 1 for rewards that are scaled so; keeps values from "
         "running away; 0 for none",
         low=0,
     )
@@ -93,9 +93,13 @@ class SACConfig:
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
     )
-    image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
-    image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
-    image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
+    pretrain_returns: int = option(
+        0,
+        "Steps of the demonstrations' returns on which the critic is started while the actor imitates, an "
+        "episode's length; 0: the critic starts untrained",
+        "steps",
+        low=0,
+    )
     precision: str = option(
         "auto",
         "Matrix products of hidden layers: auto takes bfloat16 where the machine has it in hardware",
@@ -113,11 +117,13 @@ class SAC(Agent):
     def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
         c, self.n_step = config, config.n_step
+        self.pretrain_n_step = c.pretrain_returns or c.n_step
         flat = spec.horizon * spec.action_dim
         bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = ObservationEncoder(spec, c.image_channels, c.image_features, bf16)
+            self.vision = Vision(spec, c, c.hidden, c.learning_rate, bf16, self.generator)
+            self.encoder = self.vision.encoder
             self.actor = GaussianActor(
                 self.encoder.size, c.hidden, flat, c.std_min, c.std_max, c.initial_std, bf16
             )
@@ -125,20 +131,20 @@ class SAC(Agent):
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.temperature = Temperature(c.temperature_init)
-        self.networks = {
-            "encoder": self.encoder,
+        self.networks = self.vision.networks | {
             "actor": self.actor,
             "average": self.average,
             "critic": self.critic,
             "target": self.target,
             "temperature": self.temperature,
         }
+        self.features, self.pretrain_features = self.vision.features, self.vision.pretrain_features
+        self.resting = self.vision.resting
         trained = {"critic": [self.critic], "actor": [self.actor, self.temperature]}
-        trained |= {"encoder": [self.encoder]} if spec.cameras else {}
         self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
+        self.optimizers |= self.vision.optimizers
         self._flat_target = flatten(list(self.target.parameters()))
         self._flat_average = flatten(list(self.average.parameters()))
-        self._encoder_optimizer = [self.optimizers["encoder"]] if spec.cameras else []
         self._entropy_goal = c.target_entropy * flat
 
     @property
@@ -161,10 +167,9 @@ class SAC(Agent):
         """`utd_ratio` critic steps on slices of the batch, then one step of actor and temperature."""
         c, metrics = self.config, {}
         for part in batch.split(c.utd_ratio):
-            part = shifted(part, c.image_shift, self.generator)
-            features = self.encoder(part.observation)
+            features = self.vision(part.observation)
             loss, metrics = self.critic_loss(part, features)
-            minimise(loss, self.optimizers["critic"], *self._encoder_optimizer, clip=c.grad_clip)
+            minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         if self.updates < c.critic_warmup:
             cloning = bc_loss(self.actor(features.detach())[0], part, part.offline.float())
@@ -179,12 +184,33 @@ class SAC(Agent):
         return {name: float(value) for name, value in metrics.items()}
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
-        """One behaviour-cloning step of the actor (and of the image encoder) on all rows of the batch."""
-        batch = shifted(batch, self.config.image_shift, self.generator)
-        mean, _ = self.actor(self.encoder(batch.observation))
-        loss = bc_loss(mean, batch, torch.ones_like(batch.bootstrap))
-        self._improve_actor(loss, *self._encoder_optimizer)
+        """One behaviour-cloning step of the actor and of a trained image encoder on all rows of the batch.
+
+        With `pretrain_returns`, also one step of the critic towards their returns.
+        """
+        c = self.config
+        loss, features = self._imitate(batch)
+        if c.pretrain_returns:
+            minimise(self.return_loss(batch, features), self.optimizers["critic"], clip=c.grad_clip)
+            self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         return {"bc_loss": loss.item()}
+
+    @property
+    def refresh_due(self) -> bool:
+        """Every `encoder_refresh` updates of an imitation encoder."""
+        return self.vision.refresh_due(self.updates)
+
+    def refresh(self, batches: Iterable[Batch]) -> None:
+        """Fits an imitation encoder anew, and the actor to its features; the critic meets them afterwards."""
+        for batch in itertools.islice(batches, self.config.encoder_refresh_updates):
+            self._imitate(batch)
+
+    def _imitate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One behaviour-cloning step → loss (scalar), features [B, F] without gradient."""
+        features = self.vision.imitate(batch)
+        loss = bc_loss(self.actor(features)[0], batch, torch.ones_like(batch.bootstrap))
+        self._improve_actor(loss, *self.vision.with_values)
+        return loss, features.detach()
 
     def _improve_actor(self, loss: Tensor, *others: FlatAdam) -> None:
         """One gradient step of actor (and temperature); its average follows (Polyak and Juditsky, 1992)."""
@@ -200,6 +226,13 @@ class SAC(Agent):
         loss = (q - y).square().mean()
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "td_target": y.mean()}
 
+    def return_loss(self, batch: Batch, features: Tensor) -> Tensor:
+        """Mean over critics and rows of (Q(s, a) − Σ γ^i r_i)², rows whose episode was solved → scalar."""
+        q = self.critic(features, fold(batch.action)).squeeze(-1)  # [E, B]
+        whole = 1 - batch.bootstrap
+        error = (q - batch.chunk_return(self.config.gamma)).square().mean(0)
+        return (error * whole).sum() / whole.sum().clamp_min(1)
+
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
         """Target y = Σ_{i<h} γ^i r_i + γ^h (1 − terminated) min_E Q'(s_h, a'), a' ~ π(·|s_h) → [B].
@@ -207,7 +240,7 @@ class SAC(Agent):
         RLPD, algorithm 1, with Q-chunking's backup (arXiv 2507.07969, eq. 4) over the h executed steps.
         """
         c = self.config
-        features = self.encoder(batch.next_observation)
+        features = self.vision(batch.next_observation)
         action, log_density = self.sample_action(features)
         q = self.target(features, action).squeeze(-1)  # [E, B]
         if c.critic_subsample:

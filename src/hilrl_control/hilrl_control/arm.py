@@ -54,6 +54,8 @@ class ArmController:
     does not name are held at the home pose's: the gripper keeps its heading in the base frame while the
     pan joint swings, as a person who looks through a fixed camera expects, and a cube's yaw relative to
     the jaws does not depend on where it lies. An arm with fewer than six joints comes as near as it can.
+    In the same way a gripper that the action does not name goes to its home position, and squeezes what is
+    in between.
     """
 
     def __init__(self, contract: Contract):
@@ -89,6 +91,8 @@ class ArmController:
         """
         q = self._check("measured joints", q_measured, len(self.contract.joints))
         self._target = np.clip(q, self._low, self._high)
+        if self._type == "ee_delta" and "gripper" not in self._names:
+            self._target[self._gripper] = self._gripper_home(self._target)
         self._pose = self._pose_of(self._target)
 
     def hold(self) -> np.ndarray:
@@ -216,11 +220,11 @@ class ArmController:
         pose += delta
 
         new = self.kinematics.step_ik(old, pose[:3], rpy_matrix(pose[3:]) @ self._home_R)
-        for i, name in enumerate(self._names):
-            if name == "gripper":
-                new[self._gripper] = self._leashed(
-                    old, q, self._gripper, a[i] * self._scale[i], self._scale[i]
-                )
+        if "gripper" in self._names:
+            i = self._names.index("gripper")
+            new[self._gripper] = self._leashed(old, q, self._gripper, a[i] * self._scale[i], self._scale[i])
+        else:
+            new[self._gripper] = self._gripper_home(old)
         back = LEAD_BACK * self.contract.period
         target = self._gate(old, new, np.maximum(reach[:3], back))
         pose = self._reached(pose, target)
@@ -274,6 +278,11 @@ class ArmController:
         leash = (GRIPPER_LEASH_PERIODS if joint == self._gripper else LEASH_PERIODS) * scale
         delta = np.clip(delta, q[joint] - leash - old[joint], q[joint] + leash - old[joint])
         return old[joint] + np.clip(delta, -scale, scale)
+
+    def _gripper_home(self, old: np.ndarray) -> float:
+        """Return the gripper's target on its way from `old` [n] to home."""
+        way = self.contract.home[self._gripper] - old[self._gripper]
+        return old[self._gripper] + np.clip(way, -self._reach, self._reach)
 
     def _into_box(self, pos: np.ndarray, delta: np.ndarray) -> np.ndarray:
         """Shorten delta [3] so pos + delta stays in the box; outside it, lead back and never further out."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from hilrl_msgs.msg import Action, Transition
 
+from hilrl_agents.batch import Batch
 from hilrl_agents.checkpoint import (
     has_checkpoint,
     load_checkpoint,
@@ -121,15 +124,21 @@ class Learner:
         """Fit the normalisation and imitate the demonstrations; return the last metrics."""
         self.agent.fit_normalizer(self.offline.states())
         metrics: dict[str, float] = {}
-        for _ in range(self.settings.pretrain_updates):
-            if stop.is_set():
-                return metrics
-            batch = self.offline.sample(
-                self.agent.batch_size, self.rng, self.agent.spec.horizon, self.agent.n_step
-            )
+        batches = self._demonstrated(stop, self.agent.pretrain_n_step)
+        for batch in itertools.islice(batches, self.settings.pretrain_updates):
             metrics = self.agent.pretrain(batch)
-        self.pretrained = True
+        self.pretrained = not stop.is_set()
         return metrics
+
+    def _demonstrated(self, stop: threading.Event, n_step: int) -> Iterator[Batch]:
+        """Batches of demonstrations and interventions, until told to stop."""
+        agent = self.agent
+        while not stop.is_set():
+            with self.lock:
+                batch = self.offline.sample(
+                    agent.config.batch_size, self.rng, agent.spec.horizon, n_step, agent.pretrain_features
+                )
+            yield batch
 
     def ingest(self, msg: Transition) -> bool:
         """Store a transition if it is the next one; return whether all up to it are stored now.
@@ -181,8 +190,10 @@ class Learner:
             return 0.0
         return (len(self.recent) - 1) / max(self.recent[-1] - self.recent[0], 1e-6)
 
-    def update(self) -> None:
-        """Do one update."""
+    def update(self, stop: threading.Event) -> None:
+        """Do one update, and what the agent wants to be done before it."""
+        if self.agent.refresh_due:
+            self.agent.refresh(self._demonstrated(stop, self.agent.n_step))
         with self.lock:
             batch = sample_mixed(
                 self.online,
@@ -191,6 +202,7 @@ class Learner:
                 self.rng,
                 self.agent.spec.horizon,
                 self.agent.n_step,
+                self.agent.features,
             )
         self.metrics = self.agent.update(batch)
         self.recent.append(time.monotonic())

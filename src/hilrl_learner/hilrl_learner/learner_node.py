@@ -151,7 +151,7 @@ class LearnerNode(Node):
         if phase not in (Episode.LABEL, Episode.DEMONSTRATE) and not learner.pretrained:
             self.pretrain(learner)
         elif learner.due:
-            learner.update()
+            learner.update(self.stopping)
             # robot time may also jump back, when a simulator was restarted
             if abs(self.newest_stamp - self.pushed_stamp) >= self.params.policy_parameters_push_frequency:
                 self.push(learner)

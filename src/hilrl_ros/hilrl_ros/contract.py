@@ -120,7 +120,7 @@ class Contract:
         motion: What a full stick of a person's device means: ee_delta, whatever the policy's action space is.
         box_min: Lower bounds of the tip in base_frame, m.
         box_max: Upper bounds of the tip in base_frame, m.
-        home: Joint positions (rad) in the order of `joints`.
+        home: Joint positions (rad) in the order of `joints`; a task may name others for some joints.
         gripper_width: Pairs of the gripper joint's position (rad) and the jaws' distance (m), rising in the first;
             None where no state entry asks for the width.
         joint_limits: Lower and upper limit (rad) of each joint in the order of `joints`, within the model's; None
@@ -518,6 +518,10 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
             f"{file}.gripper_joint: '{raw['gripper_joint']}' is not one of {', '.join(joints)}"
         )
     check_keys(f"{file}.home", raw["home"], joints)
+    home = raw["home"]
+    if "home" in task:
+        check_keys(f"{task_file}.home", task["home"], (), joints)
+        home = home | task["home"]
     check_keys(f"{file}.box", raw["box"], ("min", "max"))
     low, high = raw["box"]["min"], raw["box"]["max"]
     if not (_is_point(low) and _is_point(high) and all(a < b for a, b in zip(low, high, strict=True))):
@@ -543,6 +547,8 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         if "action" in task
         else _action(f"{file}.action", raw["action"], joints)
     )
+    # a task that moves the tip in steps of its own wants them from a person too
+    own_motion = "action" in task and action.type == "ee_delta"
     contract = Contract(
         robot=str(raw["robot"]),
         model=Model(**{k: str(v) for k, v in raw["model"].items()}),
@@ -553,11 +559,14 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         state=tuple(state),
         cameras=cameras,
         action=action,
-        motion=_motion(file, raw.get("motion"), action, joints),
+        motion=_motion(file, None if own_motion else raw.get("motion"), action, joints),
         box_min=tuple(float(v) for v in low),
         box_max=tuple(float(v) for v in high),
-        home=tuple(_number(f"{file}.home.{j}", raw["home"][j], -7.0, 7.0) for j in joints),
-        joint_limits=_joint_limits(f"{file}.joint_limits", raw["joint_limits"], joints, raw["home"])
+        home=tuple(
+            _number(f"{task_file if j in task.get('home', {}) else file}.home.{j}", home[j], -7.0, 7.0)
+            for j in joints
+        ),
+        joint_limits=_joint_limits(f"{file}.joint_limits", raw["joint_limits"], joints, home)
         if "joint_limits" in raw
         else None,
         gripper_width=_gripper_width(f"{file}.gripper_width", raw["gripper_width"])
@@ -573,7 +582,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
 def _task(raw: dict[str, Any], file: str) -> Task:
     check_keys(
         file, raw, ("task", "text", "max_episode_steps", "success", "reward"),
-        ("state", "privileged", "cameras", "action", "truth", "scene", "expert"),
+        ("state", "privileged", "cameras", "action", "home", "truth", "scene", "expert"),
     )  # fmt: skip
     steps = raw["max_episode_steps"]
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:

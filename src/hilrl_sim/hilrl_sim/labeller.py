@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from .expert import Expert
+from .skills import Expert
 
 Motion = Generator[np.ndarray, tuple[dict[str, float], bool], None]
 

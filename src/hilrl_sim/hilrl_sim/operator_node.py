@@ -15,8 +15,9 @@ from hilrl_ros import qos
 from hilrl_ros.contract import EE_AXES, find_config, load_contract
 from hilrl_ros.messages import floats, named_entries
 from hilrl_ros.node import UserError, declare, param, run
-from hilrl_sim.expert import Operator, make_expert
+from hilrl_sim.expert import Operator
 from hilrl_sim.labeller import Labeller
+from hilrl_sim.skills import make_expert
 from hilrl_teleop.joy_mapping import JoyMapping
 
 _LOOK_S = 0.1  # between two looks whether things wait to be put in place

@@ -2,13 +2,12 @@
 
 Nothing here knows a particular arm: what a simulator needs beyond the URDF stands in the robot
 file under `sim` (see `SIM_KEYS`), what lies on the table in the task file under `scene`
-(see `OBJECT_KEYS`). Geometry is read from the URDF's meshes and simplified at load.
+(see `objects`). Geometry is read from the URDF's meshes and simplified at load.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import mujoco
@@ -17,74 +16,31 @@ import numpy as np
 from hilrl_ros.contract import Contract, ContractError, Task, check_keys
 from hilrl_ros.kinematics import Kinematics, arm_spec
 
+from .objects import ARM_BITS, NO_BITS, TABLE_BITS, add_object, scene_objects, set_joint
+
 SIM_KEYS = ("timestep", "servos", "cameras")
 SIM_OPTIONS = ("split", "friction", "grasp")
 SERVO_KEYS = ("kp", "kv", "force", "damping", "frictionloss", "armature")
 CAMERA_KEYS = ("position", "look_at", "fovy")
-OBJECT_KEYS = ("shape", "size", "spawn")
-OBJECT_OPTIONS = ("mass", "friction", "color", "collides")
-SCENE_OPTIONS = ("objects", "apart", "home_spread", "variation")
-SHAPES = {  # edge lengths; radius; radius and height
-    "box": (3, mujoco.mjtGeom.mjGEOM_BOX),
-    "sphere": (1, mujoco.mjtGeom.mjGEOM_SPHERE),
-    "cylinder": (2, mujoco.mjtGeom.mjGEOM_CYLINDER),
-}
 CELL = 0.0025  # m, visual meshes lose detail smaller than this
 HULL_VERTICES = 48  # per convex piece, plenty for contact and cheap
 URDF_VISUAL = 1  # the group that MuJoCo's URDF reader gives to visuals
 VISUAL, COLLISION = 2, 3  # geom groups of the scene
-# Collision bits (contype, conaffinity): the arm meets objects and the table but not itself, whose
-# neighbouring hulls overlap; objects meet everything.
-ARM_BITS, OBJECT_BITS, TABLE_BITS, NO_BITS = (1, 0), (2, 3), (0, 3), (0, 0)
 
 
-@dataclass(frozen=True)
-class SceneObject:
-    """One object of the task's scene.
-
-    Attributes:
-        name: Name, also of its body.
-        shape: Key of `SHAPES`.
-        size: Sizes as `SHAPES` says, m.
-        height: Height of its centre above the table when it lies on it, m.
-        spawn: Ranges (low, high) of x, y, z in m and yaw in rad, in the base frame.
-        collides: Whether it is a body (True) or a mark in space.
-    """
-
-    name: str
-    shape: str
-    size: tuple[float, ...]
-    height: float
-    spawn: dict[str, tuple[float, float]]
-    collides: bool
-
-
-def scene_objects(task: Task) -> dict[str, SceneObject]:
-    """Return the objects of a task's scene by name.
+def image_size(task: Task) -> tuple[int, int]:
+    """Return height and width (px) of the pictures that the task's cameras publish.
 
     Raises:
-        ContractError: A key is unknown or missing, or a value does not fit.
+        ContractError: They are no two whole numbers of at least 16.
     """
-    check_keys(f"{task.name}.scene", task.scene, (), SCENE_OPTIONS)
-    objects = {}
-    for name, raw in task.scene.get("objects", {}).items():
-        where = f"{task.name}.scene.objects.{name}"
-        check_keys(where, raw, OBJECT_KEYS, OBJECT_OPTIONS)
-        if raw["shape"] not in SHAPES:
-            raise ContractError(f"{where}.shape: is {raw['shape']!r}, expected one of {', '.join(SHAPES)}")
-        size = tuple(float(v) for v in raw["size"])
-        if len(size) != SHAPES[raw["shape"]][0] or min(size) <= 0:
-            raise ContractError(
-                f"{where}.size: is {raw['size']}, expected {SHAPES[raw['shape']][0]} positive metres "
-                f"for a {raw['shape']}"
-            )
-        height = {"box": size[-1] / 2, "sphere": size[0], "cylinder": size[-1] / 2}[raw["shape"]]
-        check_keys(f"{where}.spawn", raw["spawn"], ("x", "y"), ("z", "yaw"))
-        spawn = {"z": (height, height), "yaw": (0.0, 0.0)}
-        spawn |= {axis: (float(low), float(high)) for axis, (low, high) in raw["spawn"].items()}
-        collides = bool(raw.get("collides", True))
-        objects[name] = SceneObject(name, raw["shape"], size, height, spawn, collides)
-    return objects
+    size = task.scene.get("image_size", (480, 640))
+    whole = [v for v in size if isinstance(v, int) and not isinstance(v, bool) and v >= 16]
+    if len(size) != 2 or len(whole) != 2:
+        raise ContractError(
+            f"{task.name}.scene.image_size: is {size}, expected [height, width] in pixels, at least 16 each"
+        )
+    return tuple(size)
 
 
 def build(contract: Contract, task: Task) -> mujoco.MjModel:
@@ -92,7 +48,7 @@ def build(contract: Contract, task: Task) -> mujoco.MjModel:
 
     Returns:
         A model whose actuators are the contract's joints in order; objects are bodies by their names
-        (free joints, or mocap bodies for marks); cameras have the names of the robot file.
+        (see `objects.add_object`); cameras have the names of the robot file.
 
     Raises:
         ContractError: `sim` or `scene` does not fit, the message names the key.
@@ -109,8 +65,8 @@ def build(contract: Contract, task: Task) -> mujoco.MjModel:
     kinematics = Kinematics(contract)
     base_pos, base_R = kinematics.base_pose()
     _add_table(spec, base_pos)
-    for name, raw in task.scene.get("objects", {}).items():
-        _add_object(spec, scene_objects(task)[name], raw)
+    for item in scene_objects(task).values():
+        add_object(spec, item)
     _add_cameras(spec, contract, base_pos, base_R)
     try:
         return spec.compile()
@@ -280,10 +236,7 @@ def _add_servos(spec: mujoco.MjSpec, contract: Contract) -> None:
         own = servos | servos.get("overrides", {}).get(name, {})
         joint = spec.joint(name)
         joint.frictionloss, joint.armature = float(own["frictionloss"]), float(own["armature"])
-        if isinstance(joint.damping, np.ndarray):  # newer MuJoCo: coefficients of a polynomial in the speed
-            joint.damping = [float(own["damping"])] + [0.0] * (len(joint.damping) - 1)
-        else:
-            joint.damping = float(own["damping"])
+        set_joint(joint, damping=own["damping"])
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=float(own["kp"]), kv=float(own["kv"]))
         actuator.forcelimited = True
@@ -314,26 +267,6 @@ def _add_table(spec: mujoco.MjSpec, base_pos: np.ndarray) -> None:
             pos=base_pos + pos, dir=-np.array(pos), diffuse=[strength] * 3, specular=[0.1] * 3,
             castshadow=False,
         )  # fmt: skip
-
-
-def _add_object(spec: mujoco.MjSpec, item: SceneObject, raw: dict[str, Any]) -> None:
-    body = spec.worldbody.add_body(name=item.name, mocap=not item.collides)
-    size = np.zeros(3)
-    size[: len(item.size)] = item.size
-    if item.shape == "box":
-        size /= 2
-    elif item.shape == "cylinder":
-        size[1] /= 2
-    contype, conaffinity = OBJECT_BITS if item.collides else NO_BITS
-    geom = body.add_geom(
-        name=item.name, type=SHAPES[item.shape][1], size=size, rgba=[*raw.get("color", (0.7, 0.7, 0.7)), 1.0],
-        contype=contype, conaffinity=conaffinity,
-    )  # fmt: skip
-    if item.collides:
-        body.add_freejoint()
-        geom.mass = float(raw.get("mass", 0.05))
-        geom.condim = 4
-        geom.friction = [float(raw.get("friction", 1.0)), 0.005, 0.0001]
 
 
 def _add_cameras(spec: mujoco.MjSpec, contract: Contract, base_pos: np.ndarray, base_R: np.ndarray) -> None:

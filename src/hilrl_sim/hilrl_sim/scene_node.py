@@ -9,12 +9,13 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.images import from_rgb
 from hilrl_ros.node import UserError, declare, param
+from hilrl_sim.scene import image_size
 from hilrl_sim.simulation import Simulation
 
 
@@ -28,17 +29,30 @@ class SceneParams:
         ["front", "wrist"], "Cameras that are published, rendered while somebody subscribes"
     )
     camera_rate: float = param(30.0, "Images per second in real time", unit="Hz", bounds=(1.0, 60.0))
-    image_width: int = param(640, "Width of published images", unit="px", bounds=(16, 1920))
-    image_height: int = param(480, "Height of published images", unit="px", bounds=(16, 1080))
+    image_width: int = param(
+        0,
+        "Width of published images; 0: as the task's scene.image_size says, else 640",
+        unit="px",
+        bounds=(0, 1280),
+    )
+    image_height: int = param(
+        0,
+        "Height of published images; 0: as the task's scene.image_size says, else 480",
+        unit="px",
+        bounds=(0, 720),
+    )
 
 
 class SceneNode(Node):
-    """A node with a simulated arm and table; publishes `<object>/pose`, `<camera>/image_raw` and `camera_info`.
+    """A node with a simulated arm and table.
+
+    Publishes `<object>/pose`, `<object>/joint_states` of objects on joints, `<camera>/image_raw` and `camera_info`.
 
     Attributes:
         params: Its parameters.
         contract: The robot contract.
         simulation: Arm and table.
+        image_size: Height and width of published images, px.
     """
 
     def __init__(self, name: str, params: type[SceneParams]):
@@ -46,6 +60,8 @@ class SceneNode(Node):
         self.params = declare(self, params)
         self.contract, task = load_contract(self.params.robot, self.params.task)
         self.simulation = Simulation(self.contract, task)
+        height, width = image_size(task)
+        self.image_size = self.params.image_height or height, self.params.image_width or width
         known = self.simulation.cameras
         for camera in self.params.cameras:
             if camera not in known:
@@ -56,6 +72,10 @@ class SceneNode(Node):
             name: self.create_publisher(PoseStamped, f"{name}/pose", qos.STEP)
             for name in self.simulation.object_poses()
         }
+        self.joint_publishers = {
+            name: self.create_publisher(JointState, f"{name}/joint_states", qos.STEP)
+            for name in self.simulation.object_joints()
+        }
         self.image_publishers = {
             name: (
                 self.create_publisher(Image, f"{name}/image_raw", qos.SENSOR),
@@ -65,7 +85,11 @@ class SceneNode(Node):
         }
 
     def publish_poses(self, stamp: Time) -> None:
-        """Publish where the objects are."""
+        """Publish where the objects are, and how far those on joints have moved."""
+        for name, (position, velocity) in self.simulation.object_joints().items():
+            state = JointState(name=[name], position=[position], velocity=[velocity])
+            state.header.stamp, state.header.frame_id = stamp, self.contract.model.base_frame
+            self.joint_publishers[name].publish(state)
         for name, (position, quaternion) in self.simulation.object_poses().items():
             msg = PoseStamped()
             msg.header.stamp, msg.header.frame_id = stamp, self.contract.model.base_frame
@@ -76,7 +100,7 @@ class SceneNode(Node):
 
     def publish_images(self, stamp: Time, data: mujoco.MjData | None = None) -> None:
         """Render and publish the cameras that somebody subscribes to, of the present state or of `data`."""
-        size = self.params.image_height, self.params.image_width
+        size = self.image_size
         for name, (images, infos) in self.image_publishers.items():
             frame = f"{name}_optical_frame"
             if images.get_subscription_count():

@@ -8,12 +8,14 @@ import numpy as np
 from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics
 
+from .objects import AXES, scene_objects
 from .rendering import Renderer
-from .scene import build, scene_objects
+from .scene import build
 from .variation import Variation
 
 TRIES = 1000  # draws of a thing's place before the scene counts as too crowded
 SETTLE = 0.2  # s that arm and objects get to come to rest after a reset
+CLOSE = 0.0005  # m between an object and the jaws that are about to close on it
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -41,6 +43,9 @@ class Simulation:
         self.data = mujoco.MjData(self.model)
         self.kinematics = Kinematics(contract)
         self._objects = scene_objects(task)
+        self._check_held()
+        self._home_R = self.kinematics.forward(np.array(contract.home))[1]
+        self._grasp_offset = np.array(contract.sim.get("grasp", {}).get("offset", (0, 0, 0)), float)
         self._variation = Variation(self.model, task)
         joints = [self.model.joint(name) for name in contract.joints]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
@@ -55,6 +60,18 @@ class Simulation:
         self._renderer: Renderer | None = None
         self.reset(seed)
 
+    def _check_held(self) -> None:
+        """Refuse a scene in which an object is held by nothing."""
+        sim, name = self.contract.sim, self.contract.gripper_joint
+        held = [item.name for item in self._objects.values() if item.held]
+        if held and "grasp" not in sim:
+            raise ContractError(f"{self.contract.robot}.sim.grasp: is missing, '{held[0]}' is held")
+        if held and self.contract.home[self.contract.joints.index(name)] >= sim["grasp"]["open"]:
+            raise ContractError(
+                f"{self.task.name}.home: the jaws that hold '{held[0]}' are open there; add "
+                f"'home: {{{name}: {sim['grasp']['closed']}}}'"
+            )
+
     def reset(self, seed: int) -> None:
         """Start an episode: objects, looks and the arm's start are drawn from `seed` alone.
 
@@ -62,52 +79,103 @@ class Simulation:
         """
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
-        self._place_all(rng)
+        held = self._place_all(rng)
         self._variation.apply(seed)
         spread = float(self.task.scene.get("home_spread", 0.0))
         self._target, self._ramp = self.kinematics.near_home(spread, rng), 0  # set-point's goal, steps to it
         self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
+        self._put_into_jaws(held)
         mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
         self.data.time = 0.0
         mujoco.mj_forward(self.model, self.data)
 
     def reset_objects(self, seed: int) -> None:
-        """Place the objects where `reset` with this seed places them, at rest; the arm goes on as it was."""
-        self._place_all(np.random.default_rng(seed))
+        """Place the objects where `reset` with this seed places them, at rest; the arm goes on as it was.
+
+        Jaws that begin closed on something are opened for it as far as it needs.
+        """
+        held = self._place_all(np.random.default_rng(seed))
         self._variation.apply(seed)
+        self._put_into_jaws(held)
         mujoco.mj_forward(self.model, self.data)
 
-    def _place_all(self, rng: np.random.Generator) -> None:
-        """Draw every object's pose; things that would lie closer than the task's `apart` are drawn again."""
-        apart, placed = float(self.task.scene.get("apart", 0.0)), []
+    def _place_all(self, rng: np.random.Generator) -> dict[str, tuple[np.ndarray, float]]:
+        """Draw every object's pose; things that would lie closer than the task's `apart` are drawn again.
+
+        Returns:
+            Offset [3] (m) and yaw of those that begin in the jaws, by name; they are not placed.
+        """
+        apart, placed, held = float(self.task.scene.get("apart", 0.0)), [], {}
         for name, item in self._objects.items():
+            if item.part_of:
+                self._rest(name)
+                continue
             for _ in range(TRIES):
-                x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in ("x", "y", "z", "yaw"))
-                if not item.collides or all(np.hypot(x - u, y - v) >= apart for u, v in placed):
+                x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in AXES)
+                lies = item.collides and not item.held
+                if not lies or all(np.hypot(x - u, y - v) >= apart for u, v in placed):
                     break
             else:
                 raise ContractError(
                     f"{self.task.name}.scene.apart: no place {apart} m from the others for '{name}'; "
                     "widen its spawn or lower apart"
                 )
-            if item.collides:
+            if item.held:
+                held[name] = np.array([x, y, z]), yaw
+                continue
+            if lies:
                 placed.append((x, y))
-            self._place(name, np.array([x, y, z]), yaw)
+            self._place(name, self._base_pos + self._base_R @ [x, y, z], self._base_R, yaw)
+        return held
 
-    def _place(self, name: str, pos: np.ndarray, yaw: float) -> None:
-        pos = self._base_pos + self._base_R @ pos
-        quat, base = np.empty(4), np.empty(4)
-        mujoco.mju_mat2Quat(base, self._base_R.ravel())
-        mujoco.mju_mulQuat(quat, base, np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]))
+    def _place(self, name: str, pos: np.ndarray, R: np.ndarray, yaw: float) -> None:
+        """Put an object to a position [3] in the world, turned by yaw from a frame R [3, 3], at rest."""
+        quat, frame = np.empty(4), np.empty(4)
+        mujoco.mju_mat2Quat(frame, R.ravel())
+        mujoco.mju_mulQuat(quat, frame, np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]))
         body = self.model.body(name)
-        if self._objects[name].collides:
+        if self._objects[name].is_free:
+            self._rest(name)
             address = self.model.jnt_qposadr[body.jntadr[0]]
             self.data.qpos[address : address + 7] = [*pos, *quat]
-            dof = self.model.jnt_dofadr[body.jntadr[0]]
-            self.data.qvel[dof : dof + 6] = 0.0
         else:
             self.data.mocap_pos[body.mocapid[0]] = pos
             self.data.mocap_quat[body.mocapid[0]] = quat
+
+    def _rest(self, name: str) -> None:
+        """Bring an object's joint, if it has one, to 0, without speed."""
+        body = self.model.body(name)
+        if body.jntnum[0]:
+            start, dof = self.model.jnt_qposadr[body.jntadr[0]], body.dofadr[0]
+            self.data.qpos[start] = 0.0
+            self.data.qvel[dof : dof + body.dofnum[0]] = 0.0
+
+    def _put_into_jaws(self, held: dict[str, tuple[np.ndarray, float]]) -> None:
+        """Put objects between the jaws, which are opened just so far; the servo then squeezes them."""
+        if not held:
+            return
+        gripper = self._qpos[self.contract.joints.index(self.contract.gripper_joint)]
+        bodies = [self.model.body(name).id for name in held]
+        low, high = self.data.qpos[gripper], self.contract.sim["grasp"]["open"]
+        while high - low > 1e-3:
+            self.data.qpos[gripper] = (low + high) / 2
+            self._put_at_fixed_jaw(held)
+            mujoco.mj_fwdPosition(self.model, self.data)
+            if np.isin(self.model.geom_bodyid[self.data.contact.geom], bodies).any():
+                low = self.data.qpos[gripper]
+            else:
+                high = self.data.qpos[gripper]
+        self.data.qpos[gripper] = high
+
+    def _put_at_fixed_jaw(self, held: dict[str, tuple[np.ndarray, float]]) -> None:
+        """Put objects before the fixed jaw, where the closing moving jaw finds them; see `_place_all`."""
+        mujoco.mj_kinematics(self.model, self.data)
+        tip = self.data.body(self.contract.model.tip_frame)
+        R = tip.xmat.reshape(3, 3) @ self._home_R.T  # the base frame, as the hand is turned from home
+        across = self._home_R @ self._grasp_offset  # from the fixed jaw towards the moving one
+        for name, (offset, yaw) in held.items():
+            away = self._objects[name].parts[0].half_extent[0] + CLOSE
+            self._place(name, tip.xpos + R @ (across * away / np.linalg.norm(across) + offset), R, yaw)
 
     def step(self, target: np.ndarray, duration: float | None = None) -> None:
         """Advance towards the joint targets.
@@ -194,6 +262,20 @@ class Simulation:
     def joint_effort(self) -> np.ndarray:
         """Servo torques [n], N m."""
         return self.data.actuator_force.copy()
+
+    @property
+    def target(self) -> np.ndarray:
+        """Joint targets that the servos hold or move to [n], rad."""
+        return self._target.copy()
+
+    def object_joints(self) -> dict[str, tuple[float, float]]:
+        """Return position (m or rad) and velocity of every object that moves on a joint."""
+        joints = {}
+        for name, item in self._objects.items():
+            if item.joint:
+                joint = self.data.joint(name)
+                joints[name] = float(joint.qpos[0]), float(joint.qvel[0])
+        return joints
 
     def object_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return position [3] (m) and quaternion x, y, z, w [4] of every object, in the base frame."""

@@ -36,7 +36,7 @@ class SimulatorParams(SceneParams):
 class SimulatorNode(SceneNode):
     """The arm and its table.
 
-    Publishes `joint_states`, `<object>/pose`, `<camera>/image_raw` and `camera_info`, `/clock`, `/diagnostics`;
+    Publishes `joint_states`, what `SceneNode` does, `/clock` and `/diagnostics`;
     takes `trajectory_controller/joint_trajectory` and `forward_controller/commands`; serves `reset_episode`.
     In lockstep a trajectory counts only if its stamp is that of the present state, so a command is never executed
     twice nor for a state that is over.
@@ -46,7 +46,7 @@ class SimulatorNode(SceneNode):
         super().__init__("simulator", SimulatorParams)
         self.now_ns = 0
         self.period_ns = round(1e9 / self.contract.control_rate)
-        self.target = self.simulation.joint_position
+        self.target = self.simulation.target
         self.advanced_at = time.monotonic()
         self.wall_start, self.sim_start_ns = time.monotonic(), 0
 
@@ -120,7 +120,7 @@ class SimulatorNode(SceneNode):
     def on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
         """Bring the scene to the start that the seed draws."""
         self.simulation.reset(request.seed)
-        self.target = self.simulation.joint_position
+        self.target = self.simulation.target
         self.now_ns += self.period_ns
         self.advanced_at = time.monotonic()
         response.success, response.stamp = True, to_time(self.now_ns)

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result))
     else:
-        cycle = f", {summary['cycle_time_s']:.2f} s a cycle" if summary["cycle_time_s"] else ""
+        cycle = f", {summary['cycle_time_s']:.2f} s a success" if summary["cycle_time_s"] else ""
         print(
             f"success {summary['success_rate']:.1%} of {arguments.episodes} episodes "
             f"(95 % confidence {low:.0%} to {high:.0%}){cycle}"

@@ -1,4 +1,4 @@
-"""hilrl runs: what runs there are, and how good they are."""
+"""hilrl runs: what runs there are, how good they are and how quick."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List the runs."""
+    """List the runs: success rates, and beside each the mean robot time of a success."""
     environment.enter()
     from rich.console import Console
     from rich.table import Table
@@ -25,8 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.folder.is_dir():
         raise UserError(f"{arguments.folder}: no such folder; `hilrl train` makes runs below ./runs")
     table = Table(box=None, header_style="bold")
-    for column in ("run", "task", "agent", "seed", "state", "success", "imitation", "steps", "wall s"):
-        table.add_column(column, justify="left" if column in ("run", "task", "agent", "state") else "right")
+    columns = ("run", "task", "agent", "seed", "state", "success", "imitation", "steps", "wall s")
+    for column in columns:
+        words = column in ("run", "task", "agent", "state")
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
     count = 0
     for folder in sorted(arguments.folder.iterdir()):
         try:
@@ -36,15 +38,19 @@ def run(arguments: argparse.Namespace) -> int:
         count += 1
         finished = (folder / "summary.json").exists()
         success = summary["success_rate"] if finished else summary["autonomous_success"]
-        imitation = summary.get("bc_rate")
         table.add_row(
             folder.name, summary["task"], summary["agent"], str(summary["seed"]),
             "finished" if finished else summary["phase"],
-            "" if success is None else f"{success:.0%}",
-            "" if imitation is None else f"{imitation:.0%}",
+            _figure(success, summary.get("cycle_time_s")),
+            _figure(summary.get("bc_rate"), summary.get("bc_cycle_time_s")),
             str(summary["robot_steps"]), f"{summary['wall_s']:.0f}",
         )  # fmt: skip
     if not count:
         raise UserError(f"{arguments.folder}: holds no runs")
     Console().print(table)
     return 0
+
+
+def _figure(rate: float | None, cycle: float | None) -> str:
+    """Return a success rate and the mean robot time of a success, as far as they are known."""
+    return " ".join(([] if rate is None else [f"{rate:.0%}"]) + ([] if cycle is None else [f"{cycle:.1f} s"]))

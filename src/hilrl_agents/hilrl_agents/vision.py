@@ -1,0 +1,157 @@
+"""How agents learn from images: encoders that the critic trains, and frozen ones whose features are cached.
+
+A frozen encoder is fitted by imitating what people did, and anew from time to time, or it comes from a file
+(`resnet.py`). Replay then encodes every frame once, and an update costs about as much as one from state.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hilrl_agents.batch import Batch, Observation
+from hilrl_agents.config import option
+from hilrl_agents.networks import (
+    EnsembleMLP,
+    FlatAdam,
+    ObservationEncoder,
+    augmented,
+    bc_loss,
+    minimise,
+)
+from hilrl_agents.spec import PolicySpec
+
+_versions = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Options of every agent that sees images."""
+
+    image_channels: int = option(32, "Channels of the image encoder's convolutions", low=1)
+    image_features: int = option(50, "Features per camera (DrQ-v2)", low=1)
+    image_shift: int = option(4, "Largest random shift of the images (DrQ)", "pixels", low=0)
+    image_colors: float = option(
+        0.2,
+        "Largest random change of the images' brightness, of 1, and half as much of each channel; light is never "
+        "twice the same",
+        low=0,
+        high=1,
+    )
+
+
+@dataclass(frozen=True)
+class EncoderOptions(ImageOptions):
+    """Options of agents that learn values from images."""
+
+    image_encoder: str = option(
+        "trained",
+        "trained: by the critic's loss; imitation: by imitating people, frozen in between, its features cached; "
+        "or a file of ResNet-10, 18 or 34 weights with torchvision's names (.safetensors or .pth), frozen, cached",
+    )
+    encoder_refresh: int = option(
+        500,
+        "Updates after which an imitation encoder is fitted anew, to all interventions too; 0: never",
+        low=0,
+    )
+    encoder_refresh_updates: int = option(200, "Imitation steps of such a fit", low=1)
+
+
+class FrozenImages:
+    """What replay calls to encode frames (`hilrl_agents.replay.Features`).
+
+    Args:
+        images: image encoder with a method `frozen`.
+
+    Attributes:
+        version: new whenever the weights changed; features of another version are of no use.
+    """
+
+    def __init__(self, images: nn.Module) -> None:
+        self._images = images
+        self.changed()
+
+    def changed(self) -> None:
+        """To be called when the weights have changed."""
+        self.version = next(_versions)
+
+    @torch.no_grad()
+    def __call__(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        """{name: uint8 [N, height, width, channels]} → [N, …], what the encoder's `head` takes."""
+        return self._images.frozen({name: torch.from_numpy(i) for name, i in images.items()}).numpy()
+
+
+class Vision:
+    """The seeing part of an agent that learns values.
+
+    Args:
+        spec: shapes of the observation and the action.
+        config: see `EncoderOptions`.
+        hidden: sizes of the hidden layers of the imitation encoder's head.
+        learning_rate: Adam's step size.
+        bf16: encoder in bfloat16.
+        generator: source of the augmentation.
+
+    Attributes:
+        encoder: observation → features.
+        networks: modules that belong into a checkpoint, by name.
+        optimizers: their optimizers, by name.
+        with_values: the optimizers to move along with the critic's loss: those of a trained encoder, or of what
+            follows on a frozen ResNet.
+        features: what replay shall encode frames with; None: the agent takes images.
+        pretrain_features: the same for samples to imitate.
+        resting: weights of a ResNet from a file, else empty.
+    """
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        config: EncoderOptions,
+        hidden: Sequence[int],
+        learning_rate: float,
+        bf16: bool,
+        generator: torch.Generator,
+    ) -> None:
+        self.config, self._generator = config, generator
+        kind = config.image_encoder if spec.cameras else "none"
+        weights = "" if kind in ("trained", "imitation", "none") else kind
+        self.encoder = ObservationEncoder(spec, config.image_channels, config.image_features, bf16, weights)
+        self.networks: dict[str, nn.Module] = {"encoder": self.encoder}
+        self.features = None if kind in ("trained", "none") else FrozenImages(self.encoder.images)
+        self.pretrain_features = self.features if weights else None
+        self.resting = self.encoder.images.tensors if weights else {}
+        self._head: EnsembleMLP | None = None
+        modules: list[nn.Module] = [self.encoder]
+        if kind == "imitation":
+            # A head of its own: the encoder never follows the values, nor the policy that does.
+            self._head = EnsembleMLP(1, self.encoder.size, hidden, spec.horizon * spec.action_dim)
+            self.networks["imitation_head"] = self._head
+            modules.append(self._head)
+        self.optimizers = {"encoder": FlatAdam(modules, learning_rate)} if spec.cameras else {}
+        self.with_values = [] if self._head else list(self.optimizers.values())
+
+    def __call__(self, observation: Observation) -> Tensor:
+        """Features [B, F] of an augmented observation, with gradient."""
+        return self.encoder(self._augmented(observation))
+
+    def imitate(self, batch: Batch) -> Tensor:
+        """Features [B, F] of the batch for a policy's imitation, after a step of an imitation encoder."""
+        features = self(batch.observation)
+        if self._head is None:
+            return features
+        loss = bc_loss(self._head(features)[0], batch, torch.ones_like(batch.bootstrap))
+        minimise(loss, *self.optimizers.values())
+        self.features.changed()
+        return features.detach()
+
+    def refresh_due(self, updates: int) -> bool:
+        """Whether an imitation encoder is to be fitted anew after so many updates."""
+        every = self.config.encoder_refresh
+        return self._head is not None and every > 0 and updates > 0 and updates % every == 0
+
+    def _augmented(self, observation: Observation) -> Observation:
+        c = self.config
+        return augmented(observation, c.image_shift, c.image_colors, self._generator)
