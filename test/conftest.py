@@ -1,5 +1,6 @@
 """Keeps the tests' ROS graph to itself: own domain, this machine only, logs in a temporary folder."""
 
+import gc
 import os
 import random
 import tempfile
@@ -74,6 +75,10 @@ class Graph:
             node.destroy_node()
         self.executor.shutdown()
         rclpy.try_shutdown()
+        # A lifecycle node keeps its services until it is collected. If a later graph of this process is there by then,
+        # Fast DDS may stand still: its threads wait for each other.
+        self.nodes.clear()
+        gc.collect()
 
 
 @pytest.fixture
