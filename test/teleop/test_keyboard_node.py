@@ -73,14 +73,17 @@ def test_a_person_drives_with_the_keys_of_a_terminal(make_graph, keyboard):
     before = termios.tcgetattr(process.master)[3]
     assert not before & termios.ECHO  # keys do not clutter the screen
 
+    # a press shows for a moment only: it may be over when this process looks
     process.type("w")  # not in control yet
-    graph.until(lambda: actions and actions[-1].action[2] == 0.5)
+    graph.until(lambda: any(a.action[2] == 0.5 for a in actions))
     assert {a.controller for a in actions} == {Action.NOBODY}
     assert {a.device for a in actions} == {"keyboard"}
 
     process.type(" \x1b[Ao")
-    graph.until(lambda: actions[-1].controller == Action.PERSON and actions[-1].action[0] == 0.5)
-    assert actions[-1].space == Action.EE_DELTA and actions[-1].action[6] == 0.5
+    driven = []
+    graph.until(lambda: driven.extend(a for a in actions if a.action[0] == 0.5) or driven)
+    assert driven[-1].controller == Action.PERSON and driven[-1].space == Action.EE_DELTA
+    assert driven[-1].action[6] == 0.5
     graph.until(lambda: not any(actions[-1].action))  # nothing repeats: the motion ends by itself
     assert actions[-1].controller == Action.PERSON
     graph.until(lambda: process.shows("you drive"))
