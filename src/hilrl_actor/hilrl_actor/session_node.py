@@ -64,6 +64,9 @@ class SessionParams:
     stall_timeout: float = param(
         30.0, "A new episode begins when nothing moved for so long; 0: never", unit="s", bounds=(0.0, 3600.0)
     )
+    record: str = param(
+        "demos", "Which episodes the recorder keeps, as its own parameter says", choices=("demos", "all")
+    )
     explore: bool = param(False, "Sample from the policy also where it is measured")
 
 
@@ -185,13 +188,22 @@ class SessionNode(Node):
         elif self.stage == "record" and (
             self.recorded or time.monotonic() - self.recording_since > _RECORDING_S
         ):
-            if self.recorded is None or not self.recorded.complete:
+            if self.recorded and self.recorded.complete:
+                self.count()
+            elif self._shown():
                 self.get_logger().warning(
                     f"episode {session.episode} was not recorded whole: it is shown again"
                 )
                 self.stage = "begin"
             else:
+                self.get_logger().warning(f"episode {session.episode} was not recorded whole")
                 self.count()
+
+    def _shown(self) -> bool:
+        return self.session.phase in ("label", "demonstrate")
+
+    def _kept(self) -> bool:
+        return self._shown() or self.params.record == "all"
 
     def _stands_still(self) -> bool:
         # a simulator or driver that was restarted no longer knows the episode
@@ -207,8 +219,7 @@ class SessionNode(Node):
 
     def _ready(self) -> bool:
         phase = PHASE_CODES[self.session.phase]
-        shown = self.session.phase in ("label", "demonstrate")
-        if not shown:
+        if not self._shown():
             if not self._judged():
                 return False
             if not self.actor.policy_version:
@@ -217,10 +228,9 @@ class SessionNode(Node):
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
             if self.params.plan == "learn" and not current:
                 return False
-        recorded = shown or self.params.plan == "evaluate"
-        if recorded and not self.count_publishers("recording"):
+        if self._kept() and not self.count_publishers("recording"):
             self.waiting_since = time.monotonic()  # the recorder is not there yet
-        settle = _SETTLE_S if recorded or self.session.phase == "showcase" else 0.0
+        settle = _SETTLE_S if self._kept() or self.session.phase == "showcase" else 0.0
         return time.monotonic() - self.waiting_since >= settle
 
     def _learnt(self) -> bool:
@@ -277,13 +287,10 @@ class SessionNode(Node):
         self.reward = msg
         if not (msg.terminated or msg.truncated):
             return
-        if self.session.phase in ("label", "demonstrate"):
-            if self.session.phase == "demonstrate" and not msg.success:
-                self.get_logger().warning(
-                    f"demonstration {self.announcement.episode} failed: it is shown again"
-                )
-                self.stage = "begin"
-                return
+        if self.session.phase == "demonstrate" and not msg.success:
+            self.get_logger().warning(f"demonstration {self.announcement.episode} failed: it is shown again")
+            self.stage = "begin"
+        elif self._kept():
             self.stage, self.recording_since = "record", time.monotonic()
             self.advance()
         else:
