@@ -23,6 +23,7 @@ COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<n
     "eval": "measure the policy of a run",
     "run": "let the policy of a run work; the person may take over",
     "runs": "list runs and how good they are",
+    "data": "look at recorded episodes and datasets, and convert them",
     "plot": "draw learning curves of runs",
     "keyboard": "drive the arm with the keys of this terminal",
     "launch": "bring a graph up from a launch file",
