@@ -12,6 +12,7 @@ from so101_driver.bus import (
     FASTEST,
     JITTER,
     MEMORY,
+    TAGS,
     Bus,
     NoReply,
     PortError,
@@ -164,6 +165,20 @@ def test_a_late_reply_does_not_answer_the_next_question(emulated):
         assert bus.read_register(1, reg.GOAL_POSITION) == 0
 
 
+def test_a_late_reply_does_not_answer_a_question_after_many_faults(emulated):
+    with Bus(emulated.port, IDS, timeout=0.05, retries=0) as bus:
+        emulated.delays = ((TAGS + 0.5) * 0.05,) * 2
+        emulated.inject("late", 1)
+        with pytest.raises(NoReply):
+            bus.read_register(1, reg.PRESENT_POSITION)
+        for _ in range(TAGS):  # the last of these questions bears the tag of the first
+            emulated.inject("silent", 1)
+            with pytest.raises(NoReply):
+                bus.read_register(1, reg.GOAL_POSITION)
+        bus.retries = 1
+        assert bus.read_register(1, reg.GOAL_POSITION) == 0
+
+
 def test_a_missing_servo_costs_no_other(emulated, bus):
     emulated.silent.add(2)
     reading = bus.sync_read_state()
@@ -204,6 +219,10 @@ def test_unplugged_and_plugged_in_again(emulated, bus):
 def test_a_port_has_one_user(emulated, bus):
     with pytest.raises(PortError, match="cannot open the servo bus"):
         Bus(emulated.port, IDS)
+    assert positions(bus) == truth(emulated)
+    assert emulated.in_use
+    bus.close()
+    assert not emulated.in_use
     assert positions(bus) == truth(emulated)
 
 

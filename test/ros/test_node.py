@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -144,3 +145,16 @@ def test_a_mistake_in_a_callback_is_not_hidden(program):
 def test_a_node_that_has_finished_ends_with_its_exit_code(program):
     code, out, _ = end(start(program, "end"))
     assert code == 3 and "closed" in out
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+def test_stepping_back_counts_also_where_a_supervisor_gives_each_process_a_session():
+    """With autogroups niceness alone orders only the processes of one session."""
+    code = (
+        "from hilrl_ros.node import step_back; step_back(); import os;"
+        "print(os.nice(0), open('/proc/self/autogroup').read())"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], start_new_session=True, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert (out[0], out[-1]) == ("10", "10")

@@ -1,4 +1,5 @@
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,8 @@ class Rig:
     def __init__(self, graph, link):
         self.graph = graph
         self.twin = EmulatedArmNode()
-        graph.add(DriverNode())  # first, so that it is closed first
+        self.driver = DriverNode()
+        graph.add(self.driver)  # first, so that it is closed first
         graph.add(self.twin)
         self.joints = graph.listen(JointState, "joint_states", qos.STEP)
         self.cubes = graph.listen(PoseStamped, "cube/pose", qos.STEP)
@@ -196,6 +198,17 @@ def test_a_driver_starts_on_the_emulated_arm_without_questions(graph, link):
     graph.until(lambda: abs(rig.joints[-1].position[0] - target[0]) < 0.01)
     z = [c.pose.position.z for c in rig.cubes]
     assert max(z) - min(z) < 0.01  # the cube lies still
+
+
+def test_the_arm_stays_until_the_driver_has_released_it(graph, link):
+    rig = Rig(graph, link)
+    stopped = threading.Thread(target=rig.twin.close)  # both are told at once
+    stopped.start()
+    stopped.join(0.2)
+    rig.driver.close()
+    stopped.join()
+    assert registers(rig.twin.twin.bus, reg.TORQUE_ENABLE) == [0] * 6
+    assert not os.path.lexists(link)
 
 
 def test_a_reset_places_the_objects_as_the_seed_draws_and_leaves_the_arm(graph, link):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, TypeVar
 
 import rclpy
@@ -124,6 +126,10 @@ def ask_for_realtime(node: Node, wanted: bool, priority: int = 10) -> None:
 def step_back() -> None:
     """Lower this process's priority: learning uses what the control path leaves."""
     os.nice(10)
+    # With autogroups (Linux's default) niceness counts within a session only, and a supervisor gives each process one.
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text("10")
 
 
 def run(node_class: type[Node], args: list[str] | None = None) -> None:

@@ -24,6 +24,7 @@ _LATEST = 0.1  # s that physics makes up for when this machine was too slow; the
 _SERVO_SPEED = 4.7  # rad/s that a servo's set-point moves at most, its speed without load
 _HAND_SPEED = 1.5  # rad/s at which a hand moves a limp arm
 _STALL_CURRENT = 2.4  # A
+_PATIENCE = 4.0  # s that a driver has to let go of the arm when both are stopped
 
 
 @dataclass
@@ -204,7 +205,10 @@ class EmulatedArmNode(SceneNode):
         self.publish_images(stamp, self.picture)
 
     def close(self) -> None:
-        """Unplug the arm."""
+        """Unplug the arm, after a driver that is stopped at the same time has released it."""
+        end = time.monotonic() + _PATIENCE
+        while self.twin.bus.in_use and time.monotonic() < end:
+            time.sleep(_TICK)
         self.stopping.set()
         self.thread.join()
         self.twin.close()

@@ -13,6 +13,7 @@ Four things keep a reply of the past, or a damaged one, from passing as a positi
 - The protocol numbers nothing, so a late reply could still answer a later question. After each fault
   requests therefore ask for a few bytes more than they need, another number after each: the reply's
   length says between which faults it was asked for.
+  The numbers repeat in the end: of a servo that was silent for so long, the first reply is left out.
 - Where one of several servos is silent, another may have answered under its id: its neighbours are
   asked once more, alone.
 - The checksum has eight bits only. A position that no servo could have reached since its last
@@ -26,6 +27,7 @@ import itertools
 import math
 import os
 import select
+import struct
 import termios
 import threading
 import time
@@ -239,7 +241,8 @@ class Bus:
         self._lock = threading.RLock()
         self._handler = None
         self._tag, self._fault_time = 0, -math.inf
-        self._suspects: set[int] = set()  # ids of which an acknowledgement may still be under way
+        self._suspects: set[int] = set()  # ids of which an older reply may still be under way
+        self._overdue: set[int] = set()  # those of them whose older reply may bear the present tag
         self._trusted: dict[int, tuple[float, int]] = {}  # id: stamp, position
         self.connect()
 
@@ -412,6 +415,10 @@ class Bus:
             request = packet(scservo_sdk.BROADCAST_ID, scservo_sdk.INST_SYNC_READ, parameters)
         stamp = time.monotonic()
         replies = self._transact(request, ids, size)
+        for id_ in self._overdue & set(replies.good):
+            del replies.good[id_]
+            replies.bad[id_] = "its first reply after many faults may be a late one"
+            self._overdue.remove(id_)
         self._suspects -= set(replies.good)
         return stamp, replies, address - start
 
@@ -447,6 +454,8 @@ class Bus:
         self._tag = (self._tag + 1) % TAGS
         self._fault_time = time.monotonic()
         self._suspects |= set(ids)
+        if not self._tag:  # tags start again
+            self._overdue |= self._suspects
 
 
 def _reachable(before: tuple[float, int] | None, stamp: float, position: int) -> bool:
@@ -456,21 +465,20 @@ def _reachable(before: tuple[float, int] | None, stamp: float, position: int) ->
     return abs(position - before[1]) <= JITTER + FASTEST * min(stamp - before[0], MEMORY)
 
 
+_STATE = struct.Struct("<HHHBBxBBxxH")  # PRESENT_POSITION to PRESENT_CURRENT; x: not used
+
+
 def _state(error: int, data: bytes, stamp: float) -> ServoState:
     """State from bytes 56..70 of a servo."""
-
-    def value(register: reg.Register) -> int:
-        at = register.address - reg.STATE_ADDRESS
-        return register.decode(data[at : at + register.size])
-
+    position, velocity, load, voltage, temperature, status, moving, current = _STATE.unpack(data)
     return ServoState(
-        position=value(reg.PRESENT_POSITION),
-        velocity=value(reg.PRESENT_VELOCITY),
-        load=value(reg.PRESENT_LOAD) / 1000,
-        voltage=value(reg.PRESENT_VOLTAGE) / 10,
-        temperature=value(reg.PRESENT_TEMPERATURE),
-        current=value(reg.PRESENT_CURRENT) * reg.CURRENT_UNIT,
-        moving=bool(value(reg.MOVING)),
-        faults=reg.faults(error | value(reg.STATUS)),
+        position=reg.PRESENT_POSITION.signed(position),
+        velocity=reg.PRESENT_VELOCITY.signed(velocity),
+        load=reg.PRESENT_LOAD.signed(load) / 1000,
+        voltage=voltage / 10,
+        temperature=temperature,
+        current=current * reg.CURRENT_UNIT,
+        moving=bool(moving),
+        faults=reg.faults(error | status),
         stamp=stamp,
     )

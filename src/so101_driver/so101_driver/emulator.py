@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import heapq
 import itertools
 import os
@@ -236,6 +237,19 @@ class EmulatedBus:
                 path.unlink()
             path.symlink_to(os.ttyname(self._slave))
             os.write(self._wake[1], b"x")
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a Bus, or somebody else who locks it, has the port open."""
+        with self.lock:
+            if self._slave is None:
+                return False
+            try:
+                fcntl.flock(self._slave, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            fcntl.flock(self._slave, fcntl.LOCK_UN)
+            return False
 
     def inject(self, fault: str, id_: int | None = None) -> None:
         """Spoil one reply: the next one of a servo, or of any. Calls queue up.

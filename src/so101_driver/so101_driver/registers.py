@@ -23,7 +23,10 @@ class Register(NamedTuple):
 
     def decode(self, data: bytes) -> int:
         """Value of the register's bytes."""
-        raw = int.from_bytes(data, "little")
+        return self.signed(int.from_bytes(data, "little"))
+
+    def signed(self, raw: int) -> int:
+        """Value of the register's bytes that were read as a number without sign."""
         if self.sign is None or not raw & 1 << self.sign:
             return raw
         return -(raw & ((1 << self.sign) - 1))
