@@ -239,6 +239,19 @@ def read_steps(folder: Path, rewarded: bool = True) -> Iterator[Step]:
         raise BagError(f"{folder}: the bag is cut off or damaged ({why})") from None
 
 
+def read_episode(folder: Path, info: EpisodeInfo) -> Iterator[Step]:
+    """Yield the steps of one recorded episode in order.
+
+    Raises:
+        BagError: See `read_steps`; or not all steps are there.
+    """
+    count = 0
+    for count, step in enumerate(read_steps(folder), 1):
+        yield step
+    if count != info.steps:
+        raise BagError(f"{folder}: {count} of {info.steps} steps are whole; the bag lacks messages")
+
+
 def read_images(folder: Path, topic: str) -> list[Image]:
     """Return the images of a topic (relative name) in one recorded episode, in order; none where it has no such topic.
 

@@ -18,6 +18,7 @@ from hilrl_data.bags import (
     BagError,
     EpisodeInfo,
     finished_episodes,
+    read_episode,
     read_info,
     read_steps,
     write_steps,
@@ -77,7 +78,7 @@ class BagSource:
         for bag in self.bags:
             if (bag / EPISODE_FILE).is_file():
                 info = read_info(bag, self.contract.hash())
-                yield Recorded(info, self._whole(bag, info))
+                yield Recorded(info, map(self._checked(bag), read_episode(bag, info)))
                 continue
             steps = map(self._checked(bag), read_steps(bag, self.rewarded))
             empty = True
@@ -86,13 +87,6 @@ class BagSource:
                 yield Recorded(new_info(number, *self.task, self.contract), of_episode)
             if empty:
                 raise BagError(f"{bag}: holds no step whose observation, executed action and reward are all there")
-
-    def _whole(self, bag: Path, info: EpisodeInfo) -> Iterator[Step]:
-        count = 0
-        for count, step in enumerate(map(self._checked(bag), read_steps(bag)), 1):
-            yield step
-        if count != info.steps:
-            raise BagError(f"{bag}: {count} of {info.steps} steps are whole; the bag lacks messages")
 
     def _checked(self, bag: Path) -> Callable[[Step], Step]:
         contract = self.contract

@@ -392,7 +392,7 @@ class _Maker:
     def reward(self, k: int, following: Observation | None) -> Reward:
         """Return what a frame earned and whether it ended the episode; without a true end, none that needs one."""
         span = slice(self.rows[k], self.ends[k] + 1)
-        earned = self.columns[REWARD][span].sum(dtype=np.float32) if REWARD in self.columns else 0.0
+        earned = float(self.columns[REWARD][span].sum(dtype=np.float32)) if REWARD in self.columns else 0.0
         flags = {
             name: bool(self.columns[name][span].any()) if name in self.columns else None
             for name in (DONE, SUCCESS, TERMINATED, TRUNCATED)
@@ -404,7 +404,7 @@ class _Maker:
         success = flags[SUCCESS] if flags[SUCCESS] is not None else terminated and earned > 0
         step = self.steps[k]
         return Reward(
-            header=self.header(step + 1), episode=self.number, step=step, reward=float(earned),
+            header=self.header(step + 1), episode=self.number, step=step, reward=earned,
             terminated=terminated, truncated=truncated and following is not None, success=success,
             controller=self._controller(k),
         )  # fmt: skip
