@@ -393,10 +393,18 @@ def command_parsers() -> dict[str, argparse.ArgumentParser]:
     return parsers
 
 
+def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Parsers of a subcommand's own verbs, by name; none where it has none."""
+    return next((a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)), {})
+
+
 def cli_page() -> str:
     """Subcommands of hilrl."""
     body = []
+    parsers = {}
     for name, parser in command_parsers().items():
+        parsers |= {f"{name} {verb}": of_verb for verb, of_verb in verbs(parser).items()} or {name: parser}
+    for name, parser in parsers.items():
         rows = []
         for action in parser._actions:
             if action.dest == "help":

@@ -46,7 +46,7 @@ def picture(camera, k, size):
 def steps(episode, count, end="terminated", contract=CONTRACT, person=lambda k: True, lost=()):
     """The steps of one episode with random numbers; those in `lost` are missing."""
     rng = np.random.default_rng(episode)
-    messages = episode_messages(episode, count, end, NS)
+    messages = episode_messages(episode, count, end, NS + episode * 60 * 10**9)  # a minute each
     for k, observation in enumerate(messages["observation"]):
         observation.state = floats(rng.normal(0, 1, len(contract.state)).astype(np.float32).tobytes())
         observation.privileged = floats(rng.normal(0, 1, len(contract.privileged)).astype(np.float32).tobytes())

@@ -70,6 +70,15 @@ def test_what_follows_from_the_joints_is_worked_out():
     np.testing.assert_allclose(states["rise"], tips[:, 2] - tips[:, 0], atol=1e-6)
 
 
+def test_degrees_are_converted_where_the_mapping_says_so():
+    data = columns()
+    degrees = {name: np.degrees(values).astype(np.float32) for name, values in data.items()}
+    made, plain = converter(mapping=Mapping(angles="deg")), converter()
+    actions = made.actions(degrees)
+    np.testing.assert_allclose(actions, plain.actions(data), atol=1e-6)
+    np.testing.assert_allclose(made.states(degrees, actions), data["observation.state"], atol=1e-6)
+
+
 def test_a_mapping_file_renames_scales_and_converts(tmp_path):
     file = tmp_path / "map.yaml"
     file.write_text(
@@ -138,9 +147,10 @@ def test_what_does_not_fit_says_which_key_and_how_to_map_it():
     refused(r"has 15 frames per second, the contract's control_rate is 10 Hz; use a contract with", rate=15.0)
     refused(r"mapping\.every is 3, but actions of type ee_delta cannot be left out",
             rate=30.0, mapping=Mapping(every=3), contract=dataclasses.replace(JOINTS_ALONE, action=CONTRACT.action))  # fmt: skip
-    refused(r"observation\.state\[shoulder_lift\.pos\] as shoulder_lift reaches .*, too much for rad; if it is in degrees, "
-            r'say so in a mapping \(--map\): state: \{shoulder_lift: \{from: "observation\.state\[shoulder_lift\.pos\]", unit: deg\}\}')  # fmt: skip
-    refused(r"action\[shoulder_pan\.pos\] as action shoulder_pan reaches .*, expected at most 1 .*if it is in degrees",
+    refused(r"observation\.state\[shoulder_pan\.pos\] as shoulder_pan reaches .*, too much for rad; if it is in degrees, say "
+            r"so in a mapping \(--map\): angles: deg, or for it alone: state: \{shoulder_pan: "
+            r'\{from: "observation\.state\[shoulder_pan\.pos\]", unit: deg\}\}')  # fmt: skip
+    refused(r"action\[shoulder_pan\.pos\] as action shoulder_pan reaches .*, expected at most 1 .*: angles: deg",
             mapping=Mapping(state={n: {"from": f"observation.state[{n}.pos]", "unit": "deg"} for n in JOINTS}))  # fmt: skip
 
 

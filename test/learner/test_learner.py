@@ -363,3 +363,20 @@ def test_a_killed_learner_keeps_every_transition_that_it_acknowledged(make_learn
         drain(drained)
         assert drained.agent.updates == max(0, before - SETTINGS.learning_starts)
         drained.close()
+
+
+def test_of_offline_data_all_is_learnt_from_and_what_a_person_did_is_imitated(make_learner, tmp_path):
+    data = record_demos(tmp_path / "data", count=2, idle=2)
+    demos = record_demos(tmp_path / "demos", count=1, idle=2)
+    learner = make_learner(settings=dataclasses.replace(SETTINGS, offline_data=(data,)))
+    assert learner.load_offline(demos) == 4 + 8
+    assert len(learner.offline) == 4 + 12
+    assert learner.load_offline(demos) == 4 + 8 and len(learner.offline) == 4 + 12  # after a restart
+    batch = learner.offline.sample(256, np.random.default_rng(0))
+    assert 0 < batch.person.float().mean() < 1
+
+
+def test_offline_data_does_not_push_the_demonstrations_out(make_learner, tmp_path):
+    data = record_demos(tmp_path / "data", count=3)
+    learner = make_learner(settings=dataclasses.replace(SETTINGS, offline_data=(data,)))
+    assert learner.offline.capacity == SETTINGS.offline_capacity + 3 * 7

@@ -64,6 +64,7 @@ class Mapping:
         action: Component of the action to the same.
         cameras: Camera of the contract to the dataset's feature.
         every: Each how many-th frame is taken.
+        angles: Unit of the angles that `state` and `action` do not name, `rad` or `deg`.
     """
 
     where: str = "mapping"
@@ -71,6 +72,7 @@ class Mapping:
     action: dict[str, dict[str, Any]] = field(default_factory=dict)
     cameras: dict[str, str] = field(default_factory=dict)
     every: int = 1
+    angles: str = "rad"
 
 
 def load_mapping(path: Path, contract: Contract) -> Mapping:
@@ -83,10 +85,13 @@ def load_mapping(path: Path, contract: Contract) -> Mapping:
     if not path.is_file():
         raise MappingError(f"{path}: no such file")
     raw = read_yaml(path)
-    check_keys(path.name, raw, (), ("state", "action", "cameras", "every"), MappingError)
+    check_keys(path.name, raw, (), ("state", "action", "cameras", "every", "angles"), MappingError)
     every = raw.get("every", 1)
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise MappingError(f"{path.name}.every: is {every!r}, expected a whole number of at least 1")
+    angles = raw.get("angles", "rad")
+    if angles not in ("rad", "deg"):
+        raise MappingError(f"{path.name}.angles: is {angles!r}, expected rad or deg")
     known = {
         "state": contract.state_names, "action": contract.action.names, "cameras": tuple(contract.cameras),
     }  # fmt: skip
@@ -97,7 +102,7 @@ def load_mapping(path: Path, contract: Contract) -> Mapping:
         for key in ("state", "action")
     }
     cameras = {name: str(feature) for name, feature in raw.get("cameras", {}).items()}
-    return Mapping(path.name, **columns, cameras=cameras, every=every)
+    return Mapping(path.name, **columns, cameras=cameras, every=every, angles=angles)
 
 
 def _column_words(where: str, value: Any) -> dict[str, Any]:
@@ -237,12 +242,15 @@ class Converter:
     def _state_column(self, entry: StateEntry) -> Column | None:
         if entry.name in self.mapping.state:
             return self._mapped("state", entry.name, self.mapping.state[entry.name])
-        return self._named(STATE, entry.name, self.contract.state_names)
+        unit = self.mapping.angles if entry.unit == "rad" else ""
+        return self._named(STATE, entry.name, self.contract.state_names, unit)
 
     def _action_column(self, name: str) -> Column:
         if name in self.mapping.action:
             return self._mapped("action", name, self.mapping.action[name])
-        column = self._named(ACTION, name, self.contract.action.names)
+        absolute = self.contract.action.type == "joint_position" and not self.normalised
+        unit = self.mapping.angles if absolute else NORMALISED
+        column = self._named(ACTION, name, self.contract.action.names, unit)
         if column is None:
             action = self.contract.action
             joints = [n for n in self._names(ACTION) or [] if n.removesuffix(".pos") in self.contract.joints]
@@ -259,16 +267,17 @@ class Converter:
             )
         return column
 
-    def _named(self, feature: str, name: str, all_names: tuple[str, ...]) -> Column | None:
+    def _named(self, feature: str, name: str, all_names: tuple[str, ...], unit: str) -> Column | None:
         """Return the column of that name; without any names, by its place where the sizes agree."""
         names = self._names(feature)
         if names is None:
             if self._size(feature) == len(all_names):
-                return Column(feature, all_names.index(name), f"{feature}[{all_names.index(name)}]")
+                index = all_names.index(name)
+                return Column(feature, index, f"{feature}[{index}]", unit=unit)
             return None
         for called in (name, f"{name}.pos"):  # LeRobot's arms say shoulder_pan.pos
             if called in names:
-                return Column(feature, names.index(called), f"{feature}[{called}]")
+                return Column(feature, names.index(called), f"{feature}[{called}]", unit=unit)
         return None
 
     def _mapped(self, key: str, name: str, words: dict[str, Any]) -> Column:
@@ -378,14 +387,14 @@ class Converter:
         if entry.unit == "rad" and not largest <= _LARGEST_ANGLE:
             raise MappingError(
                 f"{self.where}: {column.name} as {entry.name} reaches {largest:.4g}, too much for rad; if it is in "
-                f'degrees, say so in a mapping (--map): state: {{{entry.name}: {{from: "{column.name}", unit: deg}}}}'
+                f'degrees, say so in a mapping (--map): angles: deg, or for it alone: state: {{{entry.name}: '
+                f'{{from: "{column.name}", unit: deg}}}}'
             )
 
     def _normal(self, name: str, index: int, column: Column, values: np.ndarray) -> np.ndarray:
         """Return an action's component in [-1, 1], as the contract normalises it."""
         absolute = self.contract.action.type == "joint_position"
-        unit = column.unit or ("rad" if absolute and not self.normalised else NORMALISED)
-        if unit == NORMALISED:
+        if (column.unit or ("rad" if absolute else NORMALISED)) == NORMALISED:
             return values
         if absolute:
             low, high = self._model().joint_limits[self.contract.joints.index(name)]
@@ -394,8 +403,5 @@ class Converter:
 
     def _action_hint(self, name: str, column: Column) -> str:
         if self.contract.action.type == "joint_position":
-            return (
-                "if it is in degrees, say so in a mapping (--map): "
-                f'action: {{{name}: {{from: "{column.name}", unit: deg}}}}'
-            )
+            return "if it is in degrees, say so in a mapping (--map): angles: deg"
         return f'give its scale in a mapping (--map): action: {{{name}: {{from: "{column.name}", scale: 0.1}}}}'
