@@ -2,9 +2,10 @@
 
 LeRobot itself records a dataset with two 128×128 cameras (AV1, its defaults); then, each in a process of its own,
 `ReplayBuffer.from_lerobot_dataset` of LeRobot reads it, and this suite imports it into episode bags and loads these
-into its replay buffer. CPU seconds say more than seconds where others use the machine too. PYTHON is that of an environment with lerobot 0.4.4 (`make test-lerobot` makes one:
-.venv-lerobot/bin/python). Imports of Python modules are not timed; memory is the process's peak. With --flat N, this
-suite alone imports N frames and reports its peak memory at a tenth of them and at the end. Last line JSON.
+into its replay buffer. CPU seconds say more than seconds where others use the machine too. PYTHON is that of an
+environment with lerobot 0.4.4 (`make test-lerobot` makes one: .venv-lerobot/bin/python). Imports of Python modules
+are not timed; memory is the process's peak. With --flat N, this suite alone imports N frames and reports its peak
+memory at a tenth of them and at the end. Last line JSON.
 """
 
 import argparse
@@ -27,7 +28,9 @@ def picture(k: int, camera: int):
 
     rows, columns = np.mgrid[:SIZE, :SIZE]
     checks = ((rows + 2 * k) // 16 + (columns + k * (camera + 1)) // 16) % 2 * 90
-    return np.stack([checks + rows, checks + columns, 255 - checks - (rows + columns) // 4], 2).astype(np.uint8)
+    return np.stack([checks + rows, checks + columns, 255 - checks - (rows + columns) // 4], 2).astype(
+        np.uint8
+    )
 
 
 def record(root: Path, frames: int) -> None:
@@ -39,7 +42,8 @@ def record(root: Path, frames: int) -> None:
     vector = {"dtype": "float32", "shape": (6,), "names": [f"{n}.pos" for n in names]}
     image = {"dtype": "video", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channels"]}
     features = {
-        "observation.state": vector, "action": vector, "observation.images.front": image, "observation.images.wrist": image,
+        "observation.state": vector, "action": vector,
+        "observation.images.front": image, "observation.images.wrist": image,
         "next.reward": {"dtype": "float32", "shape": (1,), "names": None},
         "next.done": {"dtype": "bool", "shape": (1,), "names": None},
     }  # fmt: skip
@@ -78,7 +82,7 @@ def ours(root: Path, out: Path, load: bool = True) -> dict:
     import dataclasses
 
     from hilrl_agents import PolicySpec, ReplayBuffer
-    from hilrl_data.bags import episode_folders, read_info, read_episode
+    from hilrl_data.bags import episode_folders, read_episode, read_info
     from hilrl_data.episodes import write_episodes
     from hilrl_data.lerobot_reader import LeRobotSource
     from hilrl_ros.contract import ActionSpace, Camera, load_contract
@@ -92,7 +96,11 @@ def ours(root: Path, out: Path, load: bool = True) -> dict:
     before, start = peak(), now()
     source, marks = LeRobotSource(root, contract, "bench"), []
     write_episodes(out / "demos", source.episodes(), lambda step: None, lambda info: marks.append(peak()))
-    found = {"import_s": round(now()[0] - start[0], 2), "import_cpu_s": round(now()[1] - start[1], 2), "import_peak_mb": peak()}
+    found = {
+        "import_s": round(now()[0] - start[0], 2),
+        "import_cpu_s": round(now()[1] - start[1], 2),
+        "import_peak_mb": peak(),
+    }
     count = 0
     if load:
         import numpy as np
@@ -127,7 +135,8 @@ def figures(frames: int, start: tuple[float, float], before: float) -> dict:
     """What was measured."""
     seconds, cpu = (after - then for after, then in zip(now(), start, strict=True))
     return {
-        "frames": frames, "seconds": round(seconds, 2), "cpu_s": round(cpu, 2), "frames_per_cpu_s": round(frames / cpu, 1),
+        "frames": frames, "seconds": round(seconds, 2), "cpu_s": round(cpu, 2),
+        "frames_per_cpu_s": round(frames / cpu, 1),
         "peak_mb": peak(), "added_mb": round(peak() - before, 1),
     }  # fmt: skip
 
@@ -135,9 +144,15 @@ def figures(frames: int, start: tuple[float, float], before: float) -> dict:
 def part(python: str, *words: object) -> dict:
     """Run a part of this file in a process of its own; return the JSON of its last line."""
     # the workspace's modules are not those of LeRobot's environment
-    own = {k: v for k, v in os.environ.items() if python == sys.executable or k not in ("PYTHONPATH", "LD_LIBRARY_PATH")}
+    own = {
+        k: v
+        for k, v in os.environ.items()
+        if python == sys.executable or k not in ("PYTHONPATH", "LD_LIBRARY_PATH")
+    }
     command = [python, __file__, *map(str, words)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=own | {"HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=own | {"HF_HUB_OFFLINE": "1"}
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -154,7 +169,8 @@ def main() -> None:
         name, root, *rest = arguments.part
         calls = {
             "record": lambda: record(Path(root), int(rest[0])), "lerobot": lambda: lerobot(Path(root), rest[0]),
-            "ours": lambda: ours(Path(root), Path(rest[0])), "flat": lambda: ours(Path(root), Path(rest[0]), load=False),
+            "ours": lambda: ours(Path(root), Path(rest[0])),
+            "flat": lambda: ours(Path(root), Path(rest[0]), load=False),
         }  # fmt: skip
         print(json.dumps(calls[name]()))
         return
@@ -168,7 +184,9 @@ def main() -> None:
             result = part(sys.executable, "flat", root / "set", root)
         else:
             for name in ("lerobot", "ours"):
-                python, last = (arguments.lerobot, arguments.backend) if name == "lerobot" else (sys.executable, root)
+                python, last = (
+                    (arguments.lerobot, arguments.backend) if name == "lerobot" else (sys.executable, root)
+                )
                 result[name] = part(python, name, root / "set", last)
                 print(name, result[name])
                 shutil.rmtree(root / "replay", ignore_errors=True)

@@ -11,7 +11,9 @@ def read(root, out):
     """All frames and the statistics."""
     dataset = LeRobotDataset("test/set", root=root, video_backend="pyav")
     frames = [dataset[k] for k in range(len(dataset))]
-    found = {key: np.array([f[key] if key == "task" else f[key].numpy() for f in frames]) for key in frames[0]}
+    found = {
+        key: np.array([f[key] if key == "task" else f[key].numpy() for f in frames]) for key in frames[0]
+    }
     for key in dataset.meta.camera_keys:
         found[key] = np.rint(found[key].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
     for key, numbers in dataset.meta.stats.items():
@@ -25,7 +27,9 @@ def buffer(root, out):
 
     dataset = LeRobotDataset("test/set", root=root, video_backend="pyav")
     keys = ["observation.state", *dataset.meta.camera_keys]
-    made = ReplayBuffer.from_lerobot_dataset(dataset, device="cpu", state_keys=keys, storage_device="cpu", use_drq=False)
+    made = ReplayBuffer.from_lerobot_dataset(
+        dataset, device="cpu", state_keys=keys, storage_device="cpu", use_drq=False
+    )
     np.savez(out, reward=made.rewards.numpy(), done=made.dones.numpy())
 
 

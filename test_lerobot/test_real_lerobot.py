@@ -1,4 +1,4 @@
-"""With the real lerobot 0.4.4 (`make test-lerobot`): it opens what is exported, and what it recorded is imported as it is.
+"""With the real lerobot 0.4.4 (`make test-lerobot`): it opens what is exported, what it recorded is imported.
 
 lerobot lives in an environment of its own, named by LEROBOT_PYTHON; `frames.py` is what runs there.
 """
@@ -19,7 +19,9 @@ from hilrl_ros.images import to_rgb
 
 TASK = ("cube", "pick up the cube")
 PYTHON = os.environ.get("LEROBOT_PYTHON")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="LEROBOT_PYTHON names no Python with lerobot: make test-lerobot")
+pytestmark = pytest.mark.skipif(
+    not PYTHON, reason="LEROBOT_PYTHON names no Python with lerobot: make test-lerobot"
+)
 
 
 def nothing(_):
@@ -66,7 +68,9 @@ def test_lerobot_yields_the_frames_that_were_exported(tmp_path, lossless):
     assert list(found["task"]) == ["pick up the cube 1"] * 5 + ["pick up the cube 2"] * 4
     for number, name in enumerate(CONTRACT.cameras):
         pictures = np.array([to_rgb(s.observation.images[number]) for s in steps])
-        error = np.square(np.subtract(pictures, found[f"observation.images.{name}"], dtype=float)).mean((1, 2, 3))
+        error = np.square(np.subtract(pictures, found[f"observation.images.{name}"], dtype=float)).mean(
+            (1, 2, 3)
+        )
         assert 10 * np.log10(255**2 / max(error.max(), 1e-9)) > (80 if lossless else 35)
     mean = found["stats/observation.images.front/mean"].ravel()
     np.testing.assert_allclose(mean, found["observation.images.front"].mean((0, 1, 2)) / 255, atol=0.01)

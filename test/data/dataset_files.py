@@ -49,7 +49,9 @@ def steps(episode, count, end="terminated", contract=CONTRACT, person=lambda k: 
     messages = episode_messages(episode, count, end, NS + episode * 60 * 10**9)  # a minute each
     for k, observation in enumerate(messages["observation"]):
         observation.state = floats(rng.normal(0, 1, len(contract.state)).astype(np.float32).tobytes())
-        observation.privileged = floats(rng.normal(0, 1, len(contract.privileged)).astype(np.float32).tobytes())
+        observation.privileged = floats(
+            rng.normal(0, 1, len(contract.privileged)).astype(np.float32).tobytes()
+        )
         for name, camera in contract.cameras.items():
             frames = [picture(name, max(k - back, 0), camera.size) for back in reversed(range(camera.stack))]
             observation.images.append(from_rgb(np.concatenate(frames)))
@@ -78,7 +80,9 @@ def record(folder, *episodes, contract=CONTRACT, **options):
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 
 
-def foreign(root, lengths=(4, 3), version="v3.0", fps=10, cameras=("front", "wrist"), size=(16, 16), columns=None):
+def foreign(
+    root, lengths=(4, 3), version="v3.0", fps=10, cameras=("front", "wrist"), size=(16, 16), columns=None
+):
     """A LeRobotDataset as somebody else's arm records it: joints with `.pos`, no rewards; returns its columns.
 
     Videos of version v3.0 are joined, those of v2.1 are one file an episode.
@@ -109,7 +113,13 @@ def foreign(root, lengths=(4, 3), version="v3.0", fps=10, cameras=("front", "wri
     if not v3:
         data = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
         video = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-    info = {"codebase_version": version, "fps": fps, "features": features, "data_path": data, "video_path": video}
+    info = {
+        "codebase_version": version,
+        "fps": fps,
+        "features": features,
+        "data_path": data,
+        "video_path": video,
+    }
     (root / "meta").mkdir(parents=True)
     (root / "meta/info.json").write_text(json.dumps(info))
     starts = np.cumsum([0, *lengths])
@@ -126,7 +136,11 @@ def foreign(root, lengths=(4, 3), version="v3.0", fps=10, cameras=("front", "wri
             for k in range(start, starts[episode + 1]):
                 writer.add(picture(name, k, size))
             key = f"videos/observation.images.{name}"
-            about[episode] |= {f"{key}/chunk_index": 0, f"{key}/file_index": 0, f"{key}/from_timestamp": start / fps}
+            about[episode] |= {
+                f"{key}/chunk_index": 0,
+                f"{key}/file_index": 0,
+                f"{key}/from_timestamp": start / fps,
+            }
             if not v3 or episode == len(lengths) - 1:
                 writer.close()
     if v3:

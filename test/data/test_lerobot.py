@@ -50,7 +50,12 @@ def demos(tmp_path_factory):
     """One success, one cut by time with a take-over and a lost step, one that nobody rewarded with a success."""
     folder = tmp_path_factory.mktemp("demos")
     return record(
-        folder, (6, "terminated"), (7, "truncated"), (4, "terminated"), person=lambda k: k not in (2, 3), lost=(4,)
+        folder,
+        (6, "terminated"),
+        (7, "truncated"),
+        (4, "terminated"),
+        person=lambda k: k not in (2, 3),
+        lost=(4,),
     )
 
 
@@ -87,7 +92,13 @@ def test_stacked_frames_come_back_from_single_ones(tmp_path):
 def test_the_files_say_what_lerobot_wants_to_know(demos, tmp_path):
     root = export(demos, tmp_path / "lerobot")
     info = json.loads((root / "meta/info.json").read_text())
-    expected = {"codebase_version": "v3.0", "robot_type": "so101", "fps": 10, "total_episodes": 3, "total_tasks": 3}
+    expected = {
+        "codebase_version": "v3.0",
+        "robot_type": "so101",
+        "fps": 10,
+        "total_episodes": 3,
+        "total_tasks": 3,
+    }
     assert expected.items() <= info.items() and info["total_frames"] == 15
     features = info["features"]
     assert features["observation.images.wrist"]["shape"] == [15, 17, 3]
@@ -98,7 +109,9 @@ def test_the_files_say_what_lerobot_wants_to_know(demos, tmp_path):
     assert [sum(flag) for flag in flags] == [2, 1, 3]
     assert table["complementary_info.is_intervention"][:5] == [True, True, False, False, True]
     episodes = parquet.read_table(root / "meta/episodes").to_pylist()
-    assert [e["videos/observation.images.front/from_timestamp"] for e in episodes] == pytest.approx([0, 0.5, 1.1])
+    assert [e["videos/observation.images.front/from_timestamp"] for e in episodes] == pytest.approx(
+        [0, 0.5, 1.1]
+    )
     assert [e["tasks"] for e in episodes] == [[f"pick up the cube {n}"] for n in (1, 2, 3)]
 
 
@@ -121,7 +134,13 @@ def test_statistics_are_those_of_the_values(demos, tmp_path):
 def test_corrections_are_episodes_of_their_own(demos, tmp_path):
     root = export(demos, tmp_path / "lerobot", change=lambda episodes: only("person", episodes))
     pieces = read(restore(root, tmp_path / "back"))
-    assert [[s.observation.step for s in steps] for _, steps in pieces] == [[0, 1], [5], [0, 1], [5, 6], [0, 1]]
+    assert [[s.observation.step for s in steps] for _, steps in pieces] == [
+        [0, 1],
+        [5],
+        [0, 1],
+        [5, 6],
+        [0, 1],
+    ]
     cut = pieces[0][1][-1]
     whole = read(demos)[0][1]
     assert cut.reward.truncated and not cut.reward.terminated
@@ -244,22 +263,46 @@ def test_damaged_datasets_are_one_sentence_that_names_the_file(demos, tmp_path):
         assert "\n" not in str(raised.value) and not (tmp_path / f"{name}_bags").exists()
 
     data, video = "data/chunk-000/file-000.parquet", "videos/observation.images.front/chunk-000/file-000.mp4"
-    broken("a", lambda r: (r / "meta/info.json").write_text("{}"), DatasetError, "meta: cannot be read .*codebase_ve")
-    broken("b", lambda r: (r / data).write_bytes(b"PAR1xxxx"), DatasetError, r"file-000\.parquet: cannot be read")
+    broken(
+        "a",
+        lambda r: (r / "meta/info.json").write_text("{}"),
+        DatasetError,
+        "meta: cannot be read .*codebase_ve",
+    )
+    broken(
+        "b", lambda r: (r / data).write_bytes(b"PAR1xxxx"), DatasetError, r"file-000\.parquet: cannot be read"
+    )
     broken("c", lambda r: (r / data).unlink(), DatasetError, r"file-000\.parquet: cannot be read")
     broken("d", lambda r: (r / video).unlink(), VideoError, r"front/chunk-000/file-000\.mp4: cannot be read")
-    broken("e", lambda r: (r / video).write_bytes((r / video).read_bytes()[:600]), VideoError, "front/chunk-000/file")
+    broken(
+        "e",
+        lambda r: (r / video).write_bytes((r / video).read_bytes()[:600]),
+        VideoError,
+        "front/chunk-000/file",
+    )
     short = parquet.read_table(root / data).slice(0, 7)
-    broken("f", lambda r: write_table(short, r / data), DatasetError, "data: episode 1 has 2 frames, meta/episodes says 6")
+    broken(
+        "f",
+        lambda r: write_table(short, r / data),
+        DatasetError,
+        "data: episode 1 has 2 frames, meta/episodes says 6",
+    )
     old = json.dumps(json.loads((root / "meta/info.json").read_text()) | {"codebase_version": "v1.6"})
-    broken("g", lambda r: (r / "meta/info.json").write_text(old), DatasetError, "codebase_version v1.6 is not supported")
+    broken(
+        "g",
+        lambda r: (r / "meta/info.json").write_text(old),
+        DatasetError,
+        "codebase_version v1.6 is not supported",
+    )
 
 
 def test_values_that_are_not_finite_are_named(tmp_path):
     joints = np.zeros((7, 6), np.float32)
     joints[5, 2] = np.nan
     foreign(tmp_path / "set", columns={"observation.state": joints, "action": joints})
-    with pytest.raises(DatasetError, match=r"set/data: episode 1 has a (action|observation\.state) that is not finite"):
+    with pytest.raises(
+        DatasetError, match=r"set/data: episode 1 has a (action|observation\.state) that is not finite"
+    ):
         restore(tmp_path / "set", tmp_path / "bags", JOINT_CONTRACT, rewarded=False)
 
 
@@ -270,4 +313,4 @@ def test_without_rewards_it_is_asked_for_success(tmp_path):
 
 
 def test_joints_have_the_order_of_the_contract():
-    assert JOINTS == JOINT_CONTRACT.joints
+    assert JOINT_CONTRACT.joints == JOINTS

@@ -32,7 +32,9 @@ def columns(rows=4, **others):
     return {"observation.state": values, "action": values} | others
 
 
-@pytest.mark.parametrize("names", [NAMES, list(JOINTS), {"motors": NAMES}, {n: i for i, n in enumerate(NAMES)}, None])
+@pytest.mark.parametrize(
+    "names", [NAMES, list(JOINTS), {"motors": NAMES}, {n: i for i, n in enumerate(NAMES)}, None]
+)
 def test_names_and_without_any_the_order_find_the_columns(names):
     made = converter(features(names=names, action_names=names))
     data = columns()
@@ -102,7 +104,9 @@ def test_a_mapping_file_renames_scales_and_converts(tmp_path):
 
 
 def test_deltas_are_divided_by_the_contracts_scale():
-    contract = dataclasses.replace(JOINTS_ALONE, action=ActionSpace("ee_delta", ("x", "gripper"), (0.02, 0.2)))
+    contract = dataclasses.replace(
+        JOINTS_ALONE, action=ActionSpace("ee_delta", ("x", "gripper"), (0.02, 0.2))
+    )
     of = features(action=2, action_names=["dx", "x"])
     mapping = Mapping(action={"x": {"from": "action[dx]", "unit": "m"}, "gripper": {"from": "action[1]"}})
     data = columns(action=np.array([[0.01, 1.0]], np.float32))
@@ -127,31 +131,61 @@ def refused(message, **options):
     assert "\n" not in str(error.value)
 
 
+EE = dataclasses.replace(JOINTS_ALONE, action=CONTRACT.action)
+WITH_CUBE = dataclasses.replace(CONTRACT, action=JOINTS_ALONE.action, cameras={})
+WITH_CAMERA = dataclasses.replace(JOINTS_ALONE, cameras={"front": CONTRACT.cameras["front"]})
+TOP = {"observation.images.top": {"dtype": "video", "shape": [4, 4, 3]}}
+IN_DEGREES = Mapping(state={n: {"from": f"observation.state[{n}.pos]", "unit": "deg"} for n in JOINTS})
+
+
 def test_what_does_not_fit_says_which_key_and_how_to_map_it():
-    refused(r"^set: has nothing for cube_x of the contract's state \(observation\.state: shoulder_pan\.pos, .*"
-            r'name it in a mapping \(--map\): state: \{cube_x: "feature\[index\]"\}',
-            contract=dataclasses.replace(CONTRACT, action=JOINTS_ALONE.action, cameras={}))  # fmt: skip
-    refused(r"has nothing for shoulder_pan of the contract's state \(observation\.state: 8 without names\)",
-            of=features(state=8, names=None))  # fmt: skip
-    refused(r"its action is joints \(shoulder_pan\.pos, .*\), the contract's is ee_delta of x, y, z, gripper: one cannot "
-            r"be made from the other; use a task or contract with action: \{type: joint_position, scale: \{shoulder_pan: 1\.0",
-            contract=dataclasses.replace(JOINTS_ALONE, action=CONTRACT.action))  # fmt: skip
-    refused(r"has nothing for x of the contract's action \(action: 7 without names\); name it in a mapping",
-            of=features(action=7, action_names=None), contract=dataclasses.replace(JOINTS_ALONE, action=CONTRACT.action))  # fmt: skip
-    refused(r"no images 'observation\.images\.front' for the contract's camera front; it has observation\.images\.top; "
-            r"name one in a mapping \(--map\): cameras: \{front: observation\.images\.top\}",
-            of=features(**{"observation.images.top": {"dtype": "video", "shape": [4, 4, 3]}}),
-            contract=dataclasses.replace(JOINTS_ALONE, cameras={"front": CONTRACT.cameras["front"]}))  # fmt: skip
-    refused(r"has 30 frames per second, the contract's control_rate is 10 Hz; take each 3th frame .* every: 3, or use a "
-            r"contract with control_rate: 30", rate=30.0)  # fmt: skip
+    refused(
+        r"^set: has nothing for cube_x of the contract's state \(observation\.state: shoulder_pan\.pos, .*"
+        r'name it in a mapping \(--map\): state: \{cube_x: "feature\[index\]"\}',
+        contract=WITH_CUBE,
+    )
+    refused(
+        r"has nothing for shoulder_pan of the contract's state \(observation\.state: 8 without names\)",
+        of=features(state=8, names=None),
+    )
+    refused(
+        r"its action is joints \(shoulder_pan\.pos, .*\), the contract's is ee_delta of x, y, z, gripper: one "
+        r"cannot be made from the other; use a task or contract with action: \{type: joint_position, scale: "
+        r"\{shoulder_pan: 1\.0",
+        contract=EE,
+    )
+    refused(
+        r"has nothing for x of the contract's action \(action: 7 without names\); name it in a mapping",
+        of=features(action=7, action_names=None),
+        contract=EE,
+    )
+    refused(
+        r"no images 'observation\.images\.front' for the contract's camera front; it has observation\.images\.top; "
+        r"name one in a mapping \(--map\): cameras: \{front: observation\.images\.top\}",
+        of=features(**TOP),
+        contract=WITH_CAMERA,
+    )
+    refused(
+        r"has 30 frames per second, the contract's control_rate is 10 Hz; take one frame of 3 .* every: 3, or use a "
+        r"contract with control_rate: 30",
+        rate=30.0,
+    )
     refused(r"has 15 frames per second, the contract's control_rate is 10 Hz; use a contract with", rate=15.0)
-    refused(r"mapping\.every is 3, but actions of type ee_delta cannot be left out",
-            rate=30.0, mapping=Mapping(every=3), contract=dataclasses.replace(JOINTS_ALONE, action=CONTRACT.action))  # fmt: skip
-    refused(r"observation\.state\[shoulder_pan\.pos\] as shoulder_pan reaches .*, too much for rad; if it is in degrees, say "
-            r"so in a mapping \(--map\): angles: deg, or for it alone: state: \{shoulder_pan: "
-            r'\{from: "observation\.state\[shoulder_pan\.pos\]", unit: deg\}\}')  # fmt: skip
-    refused(r"action\[shoulder_pan\.pos\] as action shoulder_pan reaches .*, expected at most 1 .*: angles: deg",
-            mapping=Mapping(state={n: {"from": f"observation.state[{n}.pos]", "unit": "deg"} for n in JOINTS}))  # fmt: skip
+    refused(
+        r"mapping\.every is 3, but actions of type ee_delta cannot be left out",
+        rate=30.0,
+        mapping=Mapping(every=3),
+        contract=EE,
+    )
+    refused(
+        r"observation\.state\[shoulder_pan\.pos\] as shoulder_pan reaches .*, too much for rad; if it is in degrees, "
+        r"say so in a mapping \(--map\): angles: deg, or for it alone: state: \{shoulder_pan: "
+        r'\{from: "observation\.state\[shoulder_pan\.pos\]", unit: deg\}\}'
+    )
+    refused(
+        r"action\[shoulder_pan\.pos\] as action shoulder_pan reaches .*, expected at most 1 .*: angles: deg",
+        mapping=IN_DEGREES,
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +193,7 @@ def test_what_does_not_fit_says_which_key_and_how_to_map_it():
     [
         ("stat: {}", r"map\.yaml\.stat: unknown key; did you mean 'state'\?"),
         ("state: {elbow: 'a[0]'}", r"map\.yaml\.state\.elbow: unknown key; did you mean 'elbow_flex'\?"),
-        ("state: {gripper: {from: 'a[0]', unit: grad}}", r"map\.yaml\.state\.gripper\.unit: is 'grad', expected one of deg, rad, m"),
+        ("state: {gripper: {from: 'a[0]', unit: grad}}", r"gripper\.unit: is 'grad', expected one of deg, rad, m"),
         ("state: {gripper: {from: 'a[0]', scale: big}}", r"gripper\.scale: is 'big', expected a number"),
         ("every: 0", r"map\.yaml\.every: is 0, expected a whole number"),
         ("cameras: {top: x}", r"map\.yaml\.cameras\.top: unknown key"),
@@ -174,7 +208,7 @@ def test_a_mapping_that_is_wrong_names_the_key(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nothing[0]", r"state\.gripper: from 'nothing\[0\]', expected feature\[index\] with one of observation\.state, action"),
+        ("nothing[0]", r"gripper: from 'nothing\[0\]', expected feature\[index\] with one of observation\.state, action"),
         ("observation.state[9]", r"observation\.state has no '9'; it has shoulder_pan\.pos"),
         ("observation.state[", "expected feature"),
     ],

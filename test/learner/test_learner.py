@@ -1,3 +1,4 @@
+import dataclasses
 import signal
 import subprocess
 import sys

@@ -11,9 +11,7 @@ import numpy as np
 EPISODES, FRAMES = 6, 8  # of a dataset, of an episode
 
 
-def write(
-    out: Path, episodes: Iterable[Any], contract: Any, count: int, seen: Callable[[Any], None]
-) -> None:
+def write(out: Path, episodes: Iterable[Any], contract: Any, count: int, seen: Callable[[Any], None]) -> None:
     """Draw episodes from all over a dataset, one a row.
 
     Args:
@@ -25,7 +23,9 @@ def write(
     """
     from matplotlib.figure import Figure
 
-    chosen = set(np.linspace(0, count - 1, min(EPISODES, count)).astype(int)) if count else set(range(EPISODES))
+    chosen = (
+        set(np.linspace(0, count - 1, min(EPISODES, count)).astype(int)) if count else set(range(EPISODES))
+    )
     rows = []
     for number, episode in enumerate(episodes):
         if number in chosen:
@@ -57,7 +57,9 @@ def write(
     figure.savefig(out, dpi=110)
 
 
-def _read(steps: Iterable[Any], contract: Any, seen: Callable[[Any], None]) -> tuple[list, np.ndarray, list[float]]:
+def _read(
+    steps: Iterable[Any], contract: Any, seen: Callable[[Any], None]
+) -> tuple[list, np.ndarray, list[float]]:
     """Return images by camera, actions [N, A] and rewards of an episode."""
     from hilrl_ros.images import to_rgb
 

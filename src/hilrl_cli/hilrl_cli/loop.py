@@ -114,12 +114,11 @@ def offline_data(paths: list[Path], out: Path, robot: str, task: str) -> str:
     Raises:
         UserError: One of them does not fit, or is damaged.
     """
+    from hilrl_cli.commands import data
     from hilrl_data.bags import EPISODE_FILE
     from hilrl_data.episodes import bags_of
     from hilrl_data.sources import ERRORS, is_lerobot, open_source
     from hilrl_ros.contract import load_contract
-
-    from hilrl_cli.commands import data
 
     folders: list[Path] = []
     try:

@@ -9,9 +9,7 @@ from typing import Any
 from hilrl_cli.errors import UserError
 
 
-def write(
-    out: Path, episodes: Iterable[Any], contract: Any, count: int, seen: Callable[[Any], None]
-) -> None:
+def write(out: Path, episodes: Iterable[Any], contract: Any, count: int, seen: Callable[[Any], None]) -> None:
     """Write all episodes, one after another on the time line `step`.
 
     Args:
@@ -38,7 +36,9 @@ def write(
         recording.log("task", rerun.TextLog(f"episode {episode.info.episode}: {episode.info.text}"))
         for step in episode.steps:
             recording.set_time("step", sequence=number)
-            for (name, camera), picture in zip(contract.cameras.items(), step.observation.images, strict=True):
+            for (name, camera), picture in zip(
+                contract.cameras.items(), step.observation.images, strict=True
+            ):
                 recording.log(f"cameras/{name}", rerun.Image(to_rgb(picture)[-camera.size[0] :]))
             for kind, names, values in (
                 ("state", contract.state_names, step.observation.state),

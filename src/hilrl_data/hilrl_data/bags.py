@@ -181,7 +181,8 @@ def write_steps(folder: Path, info: EpisodeInfo, steps: Iterable[Step]) -> Episo
     """
     writer, count, success = EpisodeWriter(folder), 0, False
     try:
-        for count, step in enumerate(steps, 1):
+        for step in steps:
+            count += 1
             for topic, msg in zip(STEP_TOPICS, (step.observation, step.executed, step.reward), strict=True):
                 _write(writer, topic, msg)
             if step.final:
@@ -219,18 +220,26 @@ def read_steps(folder: Path, rewarded: bool = True) -> Iterator[Step]:
             found = [c for c in reader.connections if _is_step_topic(c)]
             topics = {name: sorted({c.topic for c in found if _name(c) == name}) for name in STEP_TOPICS}
             pay = not topics["reward"] and not rewarded
-            missing = sorted(name for name, there in topics.items() if not there and (name != "reward" or not pay))
+            missing = sorted(
+                name for name, there in topics.items() if not there and (name != "reward" or not pay)
+            )
             if missing:
-                raise BagError(f"{folder}: has no topic {', '.join(missing)}; record with the suite's recorder")
+                raise BagError(
+                    f"{folder}: has no topic {', '.join(missing)}; record with the suite's recorder"
+                )
             for there in topics.values():
                 if len(there) > 1:
-                    raise BagError(f"{folder}: holds {' and '.join(there)}; record each arm in a bag of its own")
+                    raise BagError(
+                        f"{folder}: holds {' and '.join(there)}; record each arm in a bag of its own"
+                    )
             for connection, _, data in reader.messages(found):
                 msg = deserialize_message(data, STEP_TOPICS[_name(connection)])
                 yield from joiner.add(msg)
                 if pay and isinstance(msg, Action):
                     yield from joiner.add(
-                        Reward(header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller)
+                        Reward(
+                            header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller
+                        )
                     )
     except BagError:
         raise
@@ -246,7 +255,8 @@ def read_episode(folder: Path, info: EpisodeInfo) -> Iterator[Step]:
         BagError: See `read_steps`; or not all steps are there.
     """
     count = 0
-    for count, step in enumerate(read_steps(folder), 1):
+    for step in read_steps(folder):
+        count += 1
         yield step
     if count != info.steps:
         raise BagError(f"{folder}: {count} of {info.steps} steps are whole; the bag lacks messages")

@@ -86,7 +86,9 @@ class BagSource:
                 empty = False
                 yield Recorded(new_info(number, *self.task, self.contract), of_episode)
             if empty:
-                raise BagError(f"{bag}: holds no step whose observation, executed action and reward are all there")
+                raise BagError(
+                    f"{bag}: holds no step whose observation, executed action and reward are all there"
+                )
 
     def _checked(self, bag: Path) -> Callable[[Step], Step]:
         contract = self.contract
@@ -102,8 +104,8 @@ class BagSource:
             ):
                 if value != expected:
                     raise BagError(
-                        f"{bag}: episode {observation.episode}, step {observation.step} has {what} {value}, the contract "
-                        f"of '{contract.robot}' has {expected}: name the robot and task of the recording"
+                        f"{bag}: episode {observation.episode}, step {observation.step} has {what} {value}, the "
+                        f"contract of '{contract.robot}' has {expected}: name the robot and task of the recording"
                     )
             return step
 
@@ -126,7 +128,9 @@ def succeeding(episodes: Iterable[Recorded], pay: float) -> Iterator[Recorded]:
                 header=old.header, episode=old.episode, step=old.step, controller=old.controller,
                 source=Reward.PERSON, reward=pay if last else 0.0, terminated=last, success=last,
             )  # fmt: skip
-            yield Step(step.observation, step.executed, reward, (step.final or repeated(step)) if last else None)
+            yield Step(
+                step.observation, step.executed, reward, (step.final or repeated(step)) if last else None
+            )
 
     for episode in episodes:
         yield replace(episode, steps=steps(episode.steps))
@@ -151,11 +155,8 @@ def only(what: str, episodes: Iterable[Recorded]) -> Iterator[Recorded]:
     number = itertools.count()
     for episode in episodes:
         steps = list(episode.steps)
-        if what == "success":
-            pieces = [steps] if steps and steps[-1].reward.success else []
-        else:
-            pieces = _corrections(steps)
-        for piece in pieces:
+        succeeded = [steps] if steps and steps[-1].reward.success else []
+        for piece in succeeded if what == "success" else _corrections(steps):
             yield Recorded(replace(episode.info, episode=next(number)), piece)
 
 
@@ -257,10 +258,12 @@ def bags_of(path: Path) -> list[Path]:
         raise BagError(f"{path}: is a file; {hint}")
     if (path / "metadata.yaml").exists():
         return [path]
-    found = finished_episodes(path / "demos") + finished_episodes(path / "episodes") or finished_episodes(path)
+    found = finished_episodes(path / "demos") + finished_episodes(path / "episodes") or finished_episodes(
+        path
+    )
     if not found:
         raise BagError(
-            f"{path}: is neither a LeRobot dataset (no meta/info.json) nor a bag (no metadata.yaml), nor a folder or run "
-            "that holds bags"
+            f"{path}: is neither a LeRobot dataset (no meta/info.json) nor a bag (no metadata.yaml), nor a folder or "
+            "run that holds bags"
         )
     return found

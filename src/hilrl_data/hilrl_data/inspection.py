@@ -171,7 +171,8 @@ class _Look:
             self.still[name] = image.data, where, count + 1
             if count >= _FROZEN and np.abs(state - where).max() > _MOVED:
                 self.say(
-                    f"frozen {name}", f"camera {name} shows one and the same picture up to step {observation.step}"
+                    f"frozen {name}",
+                    f"camera {name} shows one and the same picture up to step {observation.step}",
                 )
 
 

@@ -100,7 +100,7 @@ def read_layout(root: Path) -> Layout:
         version = str(info["codebase_version"])
         if version not in ("v3.0", "v2.1"):
             raise DatasetError(
-                f"{root / INFO}: codebase_version {version} is not supported; v3.0 and v2.1 are (LeRobot converts others)"
+                f"{root / INFO}: codebase_version {version} is not supported, v3.0 and v2.1 are; LeRobot converts others"
             )
         episodes = _episodes(root, version)
         tasks = _tasks(root, version)
@@ -234,7 +234,9 @@ class LeRobotSource:
 
         stored = self._stored_images()
         names = {"episode_index", "index", "timestamp", "task_index", *self.converter.used, *stored}
-        names |= {name for name in _FLAGS if name in self.layout.features and (name != PRIVILEGED or self.own)}
+        names |= {
+            name for name in _FLAGS if name in self.layout.features and (name != PRIVILEGED or self.own)
+        }
         waiting: list[pa.RecordBatch] = []
         for path in self.layout.data_files():
             try:
@@ -290,7 +292,9 @@ class LeRobotSource:
         path = self.root / EPISODES
         with parquet.ParquetFile(path) as file:
             if file.num_row_groups != self.count:
-                raise DatasetError(f"{path}: is of {file.num_row_groups} episodes, the dataset has {self.count}")
+                raise DatasetError(
+                    f"{path}: is of {file.num_row_groups} episodes, the dataset has {self.count}"
+                )
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group).to_pylist()[0]
 
@@ -340,7 +344,9 @@ class _Maker:
         self.rows = np.arange(0, total, source.every)
         self.ends = np.minimum(self.rows + source.every, total) - 1
         taken = {
-            name: self.columns[name][self.ends if any(c.feature == name for c in source.converter.action) else self.rows]
+            name: self.columns[name][
+                self.ends if any(c.feature == name for c in source.converter.action) else self.rows
+            ]
             for name in source.converter.used
         }
         self.actions = source.converter.actions(taken)
@@ -428,7 +434,9 @@ class _Maker:
             try:
                 yield crop_and_resize(picture, crop, camera.size)
             except ValueError as e:
-                raise DatasetError(f"{self.source.root}: {feature}: {e}; change the contract's {name}.crop") from None
+                raise DatasetError(
+                    f"{self.source.root}: {feature}: {e}; change the contract's {name}.crop"
+                ) from None
 
     def _add_images(self, msg: Observation, pictures: dict[str, np.ndarray]) -> None:
         for name, picture in pictures.items():

@@ -92,7 +92,9 @@ class LeRobotWriter:
         for step in episode.steps:
             if not steps:
                 self._begin_videos()
-                start_ns = nanoseconds(step.observation.header.stamp) - step.observation.step * self._period_ns
+                start_ns = (
+                    nanoseconds(step.observation.header.stamp) - step.observation.step * self._period_ns
+                )
             self._add_row(rows, len(steps), episode.info.text, step)
             self._add_images(step.observation, pixels)
             steps.append(step.observation.step)
@@ -115,8 +117,8 @@ class LeRobotWriter:
         info = {
             "codebase_version": "v3.0", "robot_type": self.contract.robot, "total_episodes": self.count,
             "total_frames": self.frames, "total_tasks": len(self.tasks), "chunks_size": _CHUNK,
-            "data_files_size_in_mb": _DATA_MB, "video_files_size_in_mb": _VIDEO_MB, "fps": _whole(self.contract.control_rate),
-            "splits": {"train": f"0:{self.count}"},
+            "data_files_size_in_mb": _DATA_MB, "video_files_size_in_mb": _VIDEO_MB,
+            "fps": _whole(self.contract.control_rate), "splits": {"train": f"0:{self.count}"},
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
             if self.contract.cameras else None,
@@ -176,7 +178,9 @@ class LeRobotWriter:
                 video.writer = VideoWriter(path, rate, "lossless" if self.lossless else "dataset")
             video.start = video.writer.frames / rate
 
-    def _write_rows(self, rows: dict[str, list[Any]], pixels: dict[str, PixelStatistics], info: EpisodeInfo) -> None:
+    def _write_rows(
+        self, rows: dict[str, list[Any]], pixels: dict[str, PixelStatistics], info: EpisodeInfo
+    ) -> None:
         arrays = {
             name: np.array(values, _numpy_type(self.columns[name])).reshape(len(values), -1)
             for name, values in rows.items()
@@ -260,10 +264,14 @@ class LeRobotWriter:
     def _write_tasks(self) -> None:
         """Write the tasks as pandas does: LeRobot expects their texts in the index of a data frame."""
         name = "__index_level_0__"
-        table = pa.table({"task_index": pa.array(self.tasks.values(), pa.int64()), name: pa.array(self.tasks.keys())})
+        table = pa.table(
+            {"task_index": pa.array(self.tasks.values(), pa.int64()), name: pa.array(self.tasks.keys())}
+        )
         described = [
-            {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64", "metadata": None},
-            {"name": None, "field_name": name, "pandas_type": "unicode", "numpy_type": "object", "metadata": None},
+            {"name": called, "field_name": field_name, "pandas_type": of, "numpy_type": numpy_type, "metadata": None}
+            for called, field_name, of, numpy_type in (
+                ("task_index", "task_index", "int64", "int64"), (None, name, "unicode", "object")
+            )
         ]  # fmt: skip
         pandas = {"index_columns": [name], "column_indexes": [], "columns": described}
         table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})

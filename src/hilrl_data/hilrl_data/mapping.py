@@ -202,7 +202,8 @@ class Converter:
             if not largest <= _LARGEST_ACTION:
                 raise MappingError(
                     f"{self.where}: {column.name} as action {name} reaches {largest:.4g}, expected at most 1 (the "
-                    f"contract's scale of {name} is {self.contract.action.scale[index]:g}); {self._action_hint(name, column)}"
+                    f"contract's scale of {name} is {self.contract.action.scale[index]:g}); "
+                    + self._action_hint(name, column)
                 )
             self.clipped[name] = self.clipped.get(name, 0) + int(np.count_nonzero(np.abs(values) > 1))
             out.append(np.clip(values, -1, 1))
@@ -224,7 +225,11 @@ class Converter:
         whole = abs(times - round(times)) < 1e-6 and times > 1
         raise MappingError(
             f"{self.where}: has {rate:g} frames per second, the contract's control_rate is {wanted:g} Hz; "
-            + (f"take each {round(times)}th frame with a mapping (--map): every: {round(times)}, or " if whole else "")
+            + (
+                f"take one frame of {round(times)} with a mapping (--map): every: {round(times)}, or "
+                if whole
+                else ""
+            )
             + f"use a contract with control_rate: {rate:g}"
         )
 
@@ -352,7 +357,11 @@ class Converter:
         return values[entry.name].astype(np.float64)
 
     def _derived(
-        self, entry: StateEntry, values: dict[str, np.ndarray], tip: dict[str, np.ndarray], actions: np.ndarray
+        self,
+        entry: StateEntry,
+        values: dict[str, np.ndarray],
+        tip: dict[str, np.ndarray],
+        actions: np.ndarray,
     ) -> np.ndarray:
         if entry.minus:
             return values[self._base(entry, set(values)).name].astype(np.float64) - values[entry.minus]
@@ -387,7 +396,7 @@ class Converter:
         if entry.unit == "rad" and not largest <= _LARGEST_ANGLE:
             raise MappingError(
                 f"{self.where}: {column.name} as {entry.name} reaches {largest:.4g}, too much for rad; if it is in "
-                f'degrees, say so in a mapping (--map): angles: deg, or for it alone: state: {{{entry.name}: '
+                f"degrees, say so in a mapping (--map): angles: deg, or for it alone: state: {{{entry.name}: "
                 f'{{from: "{column.name}", unit: deg}}}}'
             )
 
@@ -404,4 +413,6 @@ class Converter:
     def _action_hint(self, name: str, column: Column) -> str:
         if self.contract.action.type == "joint_position":
             return "if it is in degrees, say so in a mapping (--map): angles: deg"
-        return f'give its scale in a mapping (--map): action: {{{name}: {{from: "{column.name}", scale: 0.1}}}}'
+        return (
+            f'give its scale in a mapping (--map): action: {{{name}: {{from: "{column.name}", scale: 0.1}}}}'
+        )

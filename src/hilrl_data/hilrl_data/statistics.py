@@ -45,7 +45,5 @@ class PixelStatistics:
         numbers = {
             "min": levels[there.argmax(1)], "max": levels[255 - there[:, ::-1].argmax(1)], "mean": mean, "std": std,
         }  # fmt: skip
-        numbers |= {
-            name: levels[np.minimum((sums < q).sum(1), 255)] for name, q in QUANTILES.items()
-        }
+        numbers |= {name: levels[np.minimum((sums < q).sum(1), 255)] for name, q in QUANTILES.items()}
         return {name: n.reshape(3, 1, 1).tolist() for name, n in numbers.items()} | {"count": [self.frames]}

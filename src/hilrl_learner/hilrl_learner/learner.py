@@ -103,7 +103,9 @@ class Learner:
             BagError: An episode is damaged or was recorded under another contract.
         """
         episodes = [(path, True) for path in (episode_folders(demos) if demos else [])]
-        episodes += [(path, False) for folder in self.settings.offline_data for path in episode_folders(folder)]
+        episodes += [
+            (path, False) for folder in self.settings.offline_data for path in episode_folders(folder)
+        ]
         infos = [read_info(path, self.contract.hash()) for path, _ in episodes]
         seq, shown = -sum(info.steps for info in infos), 0
         for number, ((path, person_alone), info) in enumerate(zip(episodes, infos, strict=True)):

@@ -44,8 +44,8 @@ class LearnerParams:
     demos: str = param("", "Folder of recorded demonstrations; empty: <run>/demos")
     offline_data: str = param(
         "",
-        "Folders of recorded episodes, with : between them, that are learnt from besides the demonstrations; with them, "
-        "demonstrations may be missing",
+        "Folders of recorded episodes, with : between them, that are learnt from besides the demonstrations; with "
+        "them, demonstrations may be missing",
     )
     pretrain_updates: int = param(
         1000, "Updates that imitate the demonstrations before the policy first acts", bounds=(0, 10**6)

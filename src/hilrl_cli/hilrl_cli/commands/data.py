@@ -33,10 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, description in VERBS.items():
         verb = verbs.add_parser(name, help=description, description=description)
         verb.add_argument("path", type=Path, help=PATH_HELP)
-        verb.add_argument("--robot", help=f"robot contract: a name or a path (default: the recording's own, or {ROBOT})")
+        verb.add_argument(
+            "--robot", help=f"robot contract: a name or a path (default: the recording's own, or {ROBOT})"
+        )
         verb.add_argument("--task", help=f"task: a name or a path (default: the recording's own, or {TASK})")
         verb.add_argument(
-            "--map", type=Path, metavar="YAML", help="which columns of a LeRobot dataset are which of the contract"
+            "--map",
+            type=Path,
+            metavar="YAML",
+            help="which columns of a LeRobot dataset are which of the contract",
         )
         verb.add_argument(
             "--success",
@@ -47,12 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--json", action="store_true", help="print JSON")
         if name == "view":
             verb.add_argument(
-                "--out", type=Path, help="picture (.png) or rerun file (.rrd) to write (default: <name>.png in this folder)"
+                "--out",
+                type=Path,
+                help="picture (.png) or rerun file (.rrd) to write (default: <name>.png in this folder)",
             )
         if name == "export":
             verb.add_argument("--format", required=True, choices=("lerobot", "mcap"), help="what to write")
             verb.add_argument(
-                "--lossless", action="store_true", help="videos of a LeRobot dataset keep every bit; larger files"
+                "--lossless",
+                action="store_true",
+                help="videos of a LeRobot dataset keep every bit; larger files",
             )
         if name in ("import", "export"):
             verb.add_argument(
@@ -61,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="person: what a person did, each take-over as an episode; success: episodes that succeeded",
             )
             verb.add_argument(
-                "--out", type=Path, help="folder to write; must not exist (default: datasets/<name> in this folder)"
+                "--out",
+                type=Path,
+                help="folder to write; must not exist (default: datasets/<name> in this folder)",
             )
 
 
@@ -92,7 +103,8 @@ def info(arguments: argparse.Namespace) -> int:
             for name, low, total, high in zip(names, r.low, r.total, r.high, strict=True)
         }
         for what, names, r in (
-            ("state", report.contract.state_names, report.state), ("action", report.contract.action.names, report.action)
+            ("state", report.contract.state_names, report.state),
+            ("action", report.contract.action.names, report.action),
         )
     }  # fmt: skip
     if arguments.json:
@@ -175,7 +187,12 @@ def convert(arguments: argparse.Namespace) -> int:
 
 
 def write(
-    out: Path, contract: Contract, source: Source, episodes: Iterator[Recorded], lerobot: bool, lossless: bool = False
+    out: Path,
+    contract: Contract,
+    source: Source,
+    episodes: Iterator[Recorded],
+    lerobot: bool,
+    lossless: bool = False,
 ) -> tuple[int, int]:
     """Write episodes, with a progress bar; return the numbers of steps and episodes."""
     from hilrl_data.episodes import write_episodes
@@ -255,8 +272,8 @@ def progress(total: int, what: str):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("episodes, {task.fields[steps]} steps"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("episodes, {task.fields[steps]} steps"), TimeRemainingColumn(),
     )  # fmt: skip
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
