@@ -208,7 +208,7 @@ def test_a_mapping_that_is_wrong_names_the_key(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nothing[0]", r"gripper: from 'nothing\[0\]', expected feature\[index\] with one of observation\.state, action"),
+        ("nothing[0]", r"gripper: from 'nothing\[0\]', expected feature\[index\] with one of observation\.state"),
         ("observation.state[9]", r"observation\.state has no '9'; it has shoulder_pan\.pos"),
         ("observation.state[", "expected feature"),
     ],

@@ -100,7 +100,7 @@ def read_layout(root: Path) -> Layout:
         version = str(info["codebase_version"])
         if version not in ("v3.0", "v2.1"):
             raise DatasetError(
-                f"{root / INFO}: codebase_version {version} is not supported, v3.0 and v2.1 are; LeRobot converts others"
+                f"{root / INFO}: codebase_version {version} is not supported, v3.0 and v2.1 are; LeRobot converts"
             )
         episodes = _episodes(root, version)
         tasks = _tasks(root, version)

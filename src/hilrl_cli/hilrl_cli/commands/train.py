@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="recorded episodes that are learnt from: runs, bags, LeRobot datasets; what a person did there is imitated",
+        help="recorded episodes that are learnt from: runs, bags, LeRobot datasets; what a person did is imitated",
     )
     parser.add_argument(
         "--compare",
