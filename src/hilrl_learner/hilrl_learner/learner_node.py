@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 import traceback
@@ -41,6 +42,11 @@ class LearnerParams:
     seed: int = param(0, "Seed of initial weights and sampling", bounds=(0, 2**31 - 1))
     runs_dir: str = param("runs", "Folder of the runs; replay and checkpoint are kept in the run's folder")
     demos: str = param("", "Folder of recorded demonstrations; empty: <run>/demos")
+    offline_data: str = param(
+        "",
+        "Folders of recorded episodes, with : between them, that are learnt from besides the demonstrations; with "
+        "them, demonstrations may be missing",
+    )
     pretrain_updates: int = param(
         1000, "Updates that imitate the demonstrations before the policy first acts", bounds=(0, 10**6)
     )
@@ -99,7 +105,9 @@ class LearnerNode(Node):
         """Enter the run; note its phase."""
         if self.learner is None and msg.run:
             make_learner, make_settings = self.make
-            settings = make_settings(**{f.name: getattr(self.params, f.name) for f in fields(make_settings)})
+            values = {f.name: getattr(self.params, f.name) for f in fields(make_settings)}
+            values["offline_data"] = tuple(Path(p) for p in self.params.offline_data.split(os.pathsep) if p)
+            settings = make_settings(**values)
             folder = Path(self.params.runs_dir) / msg.run
             try:
                 self.learner = make_learner(self.contract, self.agent_settings, folder, settings)
@@ -173,10 +181,14 @@ class LearnerNode(Node):
     def pretrain(self, learner: Learner) -> None:
         """Read the demonstrations and imitate them."""
         folder = Path(self.params.demos) if self.params.demos else learner.folder / "demos"
-        steps = learner.load_demos(folder)
+        needed = not self.params.offline_data or folder.is_dir()
+        steps = learner.load_offline(folder if needed else None)
         self.state = LearnerStatus.PRETRAINING
         self.report()
-        self.get_logger().info(f"imitates {steps} demonstrated steps")
+        if steps:
+            self.get_logger().info(f"imitates {steps} demonstrated steps")
+        else:
+            self.get_logger().warning("no step of the offline data is a person's: nothing is imitated")
         learner.metrics = learner.pretrain(self.stopping)
         if learner.pretrained:
             self.save(learner)
