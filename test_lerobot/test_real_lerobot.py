@@ -3,6 +3,7 @@
 lerobot lives in an environment of its own, named by LEROBOT_PYTHON; `frames.py` is what runs there.
 """
 
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from hilrl_data.bags import read_steps
 from hilrl_data.episodes import BagSource, bags_of, write_episodes
 from hilrl_data.lerobot_reader import LeRobotSource
 from hilrl_data.lerobot_writer import write_lerobot
+from hilrl_ros.contract import Camera
 from hilrl_ros.images import to_rgb
 
 TASK = ("cube", "pick up the cube")
@@ -87,7 +89,8 @@ def test_lerobots_own_buffer_takes_an_export(tmp_path):
 def test_what_lerobot_recorded_is_imported_frame_by_frame(tmp_path):
     lerobot("record", tmp_path / "set")
     theirs = frames_of(tmp_path / "set", tmp_path / "frames.npz")
-    source = LeRobotSource(tmp_path / "set", JOINT_CONTRACT, "cube")
+    cameras = {"front": Camera("front/image_raw", (64, 64))}
+    source = LeRobotSource(tmp_path / "set", dataclasses.replace(JOINT_CONTRACT, cameras=cameras), "cube")
     write_episodes(tmp_path / "bags", source.episodes(), nothing, nothing)
     steps = [step for bag in bags_of(tmp_path / "bags") for step in read_steps(bag)]
     assert len(steps) == len(theirs["index"]) == 12
