@@ -20,8 +20,9 @@ CONFIG = Path(__file__).parents[1] / "config"
 class Loop:
     """Observer, controller and simulator in one process."""
 
-    def __init__(self, task):
-        self.contract, self.task = load_contract(CONFIG / "robots/so101.yaml", CONFIG / f"tasks/{task}.yaml")
+    def __init__(self, task, robot="so101"):
+        robot = robot if isinstance(robot, Path) else CONFIG / f"robots/{robot}.yaml"
+        self.contract, self.task = load_contract(robot, CONFIG / f"tasks/{task}.yaml")
         self.sim = Simulation(self.contract, self.task)
         self.arm = ArmController(self.contract)
         self.observer = Observer(dataclasses.replace(self.contract, cameras={}), max_age=0.0)

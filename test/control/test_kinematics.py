@@ -5,11 +5,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError, Model, load_contract
 from hilrl_ros.kinematics import (
     Kinematics,
     arm_spec,
-    find_urdf,
+    find_model,
     matrix_rpy,
     resolve_mesh,
     rotation_vector,
@@ -111,9 +111,9 @@ def test_rpy_round_trip():
 def test_missing_package_is_one_sentence_with_the_remedy():
     model = dataclasses.replace(CONTRACT.model, package="no_such_arm")
     with pytest.raises(
-        ContractError, match=r"'no_such_arm' is not installed; install it with 'pip install no-such"
+        ContractError, match=r"'no_such_arm' is not installed; install it with 'pip install --no-deps no-such"
     ):
-        find_urdf(model)
+        find_model(model)
 
 
 def test_glob_that_matches_nothing_names_the_folder():
@@ -121,7 +121,7 @@ def test_glob_that_matches_nothing_names_the_folder():
     with pytest.raises(
         ContractError, match=r"model.urdf '\*\*/nothing.urdf' must name one file in .*found: none"
     ):
-        find_urdf(model)
+        find_model(model)
 
 
 def test_unknown_joint_and_frame_are_named():
@@ -165,3 +165,67 @@ def test_another_arm_whose_base_is_not_the_root(tmp_path, monkeypatch):
     pos, _ = kinematics.forward(np.array([np.pi / 2, 0.05]))
     assert pos == pytest.approx([0.0, 0.35, 0.0])
     assert kinematics.joint_limits.tolist() == [[-np.pi, np.pi], [0.0, 0.1]]
+
+
+MJCF = """<mujoco><compiler angle="radian"/><worldbody>{bodies}</worldbody></mujoco>"""
+LINK = """<body name="l{i}" pos="0 0 .2"><inertial pos="0 0 .1" mass="1" diaginertia=".01 .01 .01"/>
+<joint name="j{i}" axis="{axis}" range="-3 3" limited="true"/>"""
+
+
+@pytest.fixture
+def seven(tmp_path):
+    """An arm of seven joints, bent, and its contract; the last site is its tip."""
+    axes = ["0 0 1", "0 1 0", "0 0 1", "0 1 0", "0 0 1", "0 1 0", "0 0 1", "1 0 0"]
+    links = "".join(LINK.format(i=i, axis=axis) for i, axis in enumerate(axes))
+    bodies = f'<body name="base_link">{links}<site name="tool" pos="0 0 .1"/>{"</body>" * (len(axes) + 1)}'
+    (tmp_path / "seven.xml").write_text(MJCF.format(bodies=bodies))
+    return dataclasses.replace(
+        CONTRACT,
+        model=Model(str(tmp_path), "tool", mjcf="seven.xml"),
+        joints=tuple(f"j{i}" for i in range(8)),
+        gripper_joint="j7",
+        home=(0.0, 0.4, 0.0, 1.6, 0.0, 1.1, 0.0, 0.0),
+    )
+
+
+def test_the_elbow_of_a_redundant_arm_does_not_wander_off(seven):
+    kinematics = Kinematics(seven)
+    q = np.array(seven.home)
+    home, R = kinematics.forward(q)
+    for turn in np.linspace(0.0, 20 * np.pi, 1000):
+        way = 0.08 * np.array([np.cos(turn) - 1.0, np.sin(turn), 0.5 * np.sin(2 * turn)])
+        q = kinematics.step_ik(q, home + way, R)
+    pos, turned = kinematics.forward(q)
+    assert pos == pytest.approx(home, abs=1e-3) and turned == pytest.approx(R, abs=0.01)
+    assert q == pytest.approx(seven.home, abs=0.05)
+
+
+def test_a_site_may_be_the_tip_and_its_jacobian_is_the_sites(seven):
+    kinematics = Kinematics(seven)
+    q = np.array(seven.home) + 0.1
+    ahead = q + 1e-6 * np.eye(8)[1]
+    slope = (kinematics.forward(ahead)[0] - kinematics.forward(q)[0]) / 1e-6
+    assert kinematics.jacobian(q)[:3, 1] == pytest.approx(slope, abs=1e-5)
+
+
+def test_what_an_mjcf_lacks_is_named(seven):
+    def loaded(**changes):
+        return Kinematics(dataclasses.replace(seven, model=dataclasses.replace(seven.model, **changes)))
+
+    with pytest.raises(
+        ContractError, match=r"model.root: 'arm' is no body at the top of .*seven.xml: base_link"
+    ):
+        loaded(root="arm")
+    with pytest.raises(
+        ContractError, match=r"model.tip_frame: 'hand' is not in the MJCF; it has: .*l7, tool"
+    ):
+        loaded(tip_frame="hand")
+    with pytest.raises(ContractError, match=r"joints: 'elbow' is not in the MJCF; it has: j0, j1"):
+        loaded(joints={"j3": "elbow"})
+    with pytest.raises(
+        ContractError, match=r"seven.xml: is an MJCF; robot_state_publisher and rviz2 need a URDF"
+    ):
+        urdf_text(seven.model)
+    find_model(seven.model).write_text("<mujoco><worldbody><arm/></worldbody></mujoco>")
+    with pytest.raises(ContractError, match=r"seven.xml: MuJoCo cannot read this MJCF: .*arm"):
+        loaded()

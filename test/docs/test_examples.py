@@ -43,6 +43,16 @@ def test_a_composed_reward_loads(tmp_path, page, task, terms):
     assert set(RewardFunction(task, contract.entry_names, contract.action.names).terms) == terms
 
 
+def test_the_arm_that_is_shown_is_the_one_that_is_there():
+    there = yaml.safe_load((ROOT / "config" / "robots" / "viperx.yaml").read_text())
+    for text in blocks("how-to/bring_your_own_arm.md"):
+        for key, shown in yaml.safe_load(text).items():
+            if key == "sim":
+                assert shown == {k: there[key][k] for k in shown}
+            else:
+                assert shown == there[key]
+
+
 def test_the_launch_file_with_a_namespace_launches(tmp_path):
     from hilrl_cli import launch_file
 

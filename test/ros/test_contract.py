@@ -48,6 +48,14 @@ ROBOT_ERRORS = [
     (("control_rate",), True, r"arm\.yaml\.control_rate: is True, expected a number"),
     (("max_joint_speed",), 0, r"arm\.yaml\.max_joint_speed: is 0, expected a number from 0\.01 to 100"),
     (("model", "tipframe"), "x", r"arm\.yaml\.model\.tipframe: unknown key; did you mean 'tip_frame'\?"),
+    (("max_gripper_speed",), 0, r"arm\.yaml\.max_gripper_speed: is 0, expected a number from 0\.001 to 100"),
+    (
+        ("model", "mjcf"),
+        "x",
+        r"arm\.yaml\.model: expected one of urdf and mjcf, the file that describes the arm",
+    ),
+    (("model", "root"), "x", r"arm\.yaml\.model\.root: goes with mjcf only"),
+    (("model", "joints"), {"hip": "x"}, r"arm\.yaml\.model\.joints\.hip: unknown key; .*allowed: elbow_flex"),
     (("joints",), "all", r"arm\.yaml\.joints: is 'all', expected a list of unique joint names"),
     (("joints",), ["a", "a"], r"arm\.yaml\.joints: is \['a', 'a'\], expected a list of unique joint names"),
     (("gripper_joint",), "hand", r"arm\.yaml\.gripper_joint: 'hand' is not one of shoulder_pan, "),
@@ -77,6 +85,7 @@ ROBOT_ERRORS = [
         r"arm\.yaml\.action\.scale\.w: unknown name for ee_delta; allowed: x, y, z",
     ),
     (("action", "scale", "x"), 0, r"arm\.yaml\.action\.scale\.x: is 0, expected a number from 1e-06 to 10"),
+    (("action", "scale", "x"), -1, r"arm\.yaml\.action\.scale\.x: is -1, expected a number from 1e-06 to 10"),
     (("state",), {}, r"arm\.yaml\.state: is \{\}, expected a list of \{name, topic, field, unit\}"),
     (("state", 0, "units"), "m", r"arm\.yaml\.state\[0\]\.units: unknown key; did you mean 'unit'\?"),
     (("state", 0, "field"), "data", r"arm\.yaml\.state\[0\]\.field: 'data' does not tell the message type"),
@@ -287,6 +296,20 @@ def test_joint_limits_travel_with_the_contract_and_their_absence_changes_no_hash
     limited, _ = load(tmp_path, changed(ROBOT_YAML, ("joint_limits",), wide))
     assert contract_from_dict(limited.to_dict()) == limited and limited.hash() != CONTRACT.hash()
     assert "joint_limits" not in CONTRACT.to_dict()
+
+
+def test_what_another_arm_names_travels_with_the_contract_and_its_absence_changes_no_hash(tmp_path):
+    model = ROBOT_YAML["model"] | {"mjcf": "arm.xml", "root": "base", "joints": {"gripper": "finger"}}
+    del model["urdf"]
+    robot = changed(ROBOT_YAML, ("action", "scale", "gripper"), -0.2) | {
+        "model": model,
+        "max_gripper_speed": 0.1,
+    }
+    contract, _ = load(tmp_path, robot)
+    assert contract.action.scale[-1] == -0.2 and contract.joint_speeds[-1] == 0.1
+    assert contract_from_dict(contract.to_dict()) == contract
+    assert set(CONTRACT.to_dict()["model"]) == {"package", "urdf", "tip_frame", "base_frame"}
+    assert "max_gripper_speed" not in CONTRACT.to_dict()
 
 
 def test_a_task_may_start_elsewhere_than_the_robot(tmp_path):

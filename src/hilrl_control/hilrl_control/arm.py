@@ -66,7 +66,7 @@ class ArmController:
         self._names = contract.action.names
         self._scale = np.array(contract.action.scale)
         self._low, self._high = self.kinematics.joint_limits.T
-        self._reach = contract.max_joint_speed * contract.period  # rad per step
+        self._reach = np.array(contract.joint_speeds) * contract.period  # rad or m per step
         self._box = np.array([contract.box_min, contract.box_max])
         self._home_R = self.kinematics.forward(np.array(contract.home))[1]
         self._gripper = contract.joints.index(contract.gripper_joint)
@@ -262,7 +262,7 @@ class ArmController:
                 new[joint] = self._leashed(old, q, joint, a[i] * self._scale[i], self._scale[i])
             else:
                 wanted = self._low[joint] + (a[i] + 1.0) / 2.0 * (self._high[joint] - self._low[joint])
-                new[joint] = self._leashed(old, q, joint, wanted - old[joint], self._reach)
+                new[joint] = self._leashed(old, q, joint, wanted - old[joint], self._reach[joint])
         pos, R = self.kinematics.forward(old)
         if self._outside(pos) > TRACKING:
             back = self.kinematics.step_ik(old, pos + self._into_box(pos, np.zeros(3)), R)
@@ -275,6 +275,7 @@ class ArmController:
 
     def _leashed(self, old: np.ndarray, q: np.ndarray, joint: int, delta: float, scale: float) -> float:
         """Return the joint's target moved by delta, at most so many scales away from the measured."""
+        scale = abs(scale)
         leash = (GRIPPER_LEASH_PERIODS if joint == self._gripper else LEASH_PERIODS) * scale
         delta = np.clip(delta, q[joint] - leash - old[joint], q[joint] + leash - old[joint])
         return old[joint] + np.clip(delta, -scale, scale)
@@ -282,7 +283,7 @@ class ArmController:
     def _gripper_home(self, old: np.ndarray) -> float:
         """Return the gripper's target on its way from `old` [n] to home."""
         way = self.contract.home[self._gripper] - old[self._gripper]
-        return old[self._gripper] + np.clip(way, -self._reach, self._reach)
+        return old[self._gripper] + np.clip(way, -self._reach[self._gripper], self._reach[self._gripper])
 
     def _into_box(self, pos: np.ndarray, delta: np.ndarray) -> np.ndarray:
         """Shorten delta [3] so pos + delta stays in the box; outside it, lead back and never further out."""
@@ -305,10 +306,12 @@ class ArmController:
         new = np.clip(new, self._low, self._high)
         change = new - old
         arm = self.kinematics.arm
-        fastest = np.abs(change[arm]).max(initial=0.0)
-        if fastest > self._reach:
-            change[arm] *= self._reach / fastest  # all joints alike, so the direction is kept
-        change[self._gripper] = np.clip(change[self._gripper], -self._reach, self._reach)
+        fastest = (np.abs(change[arm]) / self._reach[arm]).max(initial=0.0)
+        if fastest > 1.0:
+            change[arm] /= fastest  # all joints alike, so the direction is kept
+        change[self._gripper] = np.clip(
+            change[self._gripper], -self._reach[self._gripper], self._reach[self._gripper]
+        )
         start, _ = self.kinematics.forward(old)
         allowed = max(self._outside(start), TRACKING)
 

@@ -85,7 +85,8 @@ class ActionSpace:
         type: One of ee_delta, joint_delta, joint_position.
         names: Components in order.
         scale: SI amount that an action of 1 moves in one control period, per component
-            (deltas only; for joint_position the joint limits are the range and this is 1).
+            (deltas only; for joint_position the joint limits are the range and this is 1). With ee_delta the
+            gripper's is negative where its joint shrinks as the jaws open: an action of 1 always opens.
     """
 
     type: str
@@ -95,12 +96,25 @@ class ActionSpace:
 
 @dataclass(frozen=True)
 class Model:
-    """Whereabouts of the robot model: `package` (ROS or Python), `urdf` glob inside it, frames."""
+    """Whereabouts of the robot model, and what it calls things.
+
+    Attributes:
+        package: ROS package, Python package or absolute folder that holds the model.
+        tip_frame: Link, body or site that the end-effector actions move.
+        base_frame: Link or body, frame of all poses.
+        urdf: Glob of the URDF inside the package; "" where there is an MJCF.
+        mjcf: Glob of the MJCF inside the package; "" where there is a URDF.
+        root: Body of the MJCF that the arm begins with, the rest of the file is left out; "" for all of the file.
+        joints: What the model calls those of the contract's joints that it calls something else.
+    """
 
     package: str
-    urdf: str
     tip_frame: str
     base_frame: str = "base_link"
+    urdf: str = ""
+    mjcf: str = ""
+    root: str = ""
+    joints: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,11 +123,12 @@ class Contract:
 
     Attributes:
         robot: Name.
-        model: Where the URDF is and which frames matter.
+        model: Where the model is and which frames matter.
         control_rate: Ticks of the loop, Hz.
         joints: Joint names in the order of every joint vector (arm, then gripper).
-        gripper_joint: The joint that opens and closes.
+        gripper_joint: The joint that opens and closes; one that slides is in m where others are in rad.
         max_joint_speed: rad/s that no command exceeds.
+        max_gripper_speed: The same for the gripper joint, rad/s or m/s; None if it is `max_joint_speed`.
         state: State vector in order.
         cameras: Cameras by name, in order.
         action: Action space.
@@ -146,6 +161,7 @@ class Contract:
     home: tuple[float, ...]
     joint_limits: tuple[tuple[float, float], ...] | None = None
     gripper_width: tuple[tuple[float, float], ...] | None = None
+    max_gripper_speed: float | None = None
     privileged: tuple[StateEntry, ...] = dataclasses.field(default=(), compare=False)
     sim: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
@@ -153,6 +169,12 @@ class Contract:
     def period(self) -> float:
         """Control period in seconds."""
         return 1.0 / self.control_rate
+
+    @property
+    def joint_speeds(self) -> tuple[float, ...]:
+        """Speed of each joint that no command exceeds, rad/s; of a gripper that slides, m/s."""
+        gripper = self.max_joint_speed if self.max_gripper_speed is None else self.max_gripper_speed
+        return tuple(gripper if name == self.gripper_joint else self.max_joint_speed for name in self.joints)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -173,9 +195,10 @@ class Contract:
         """Plain dict (YAML and JSON types only) of the whole contract, as checkpoints carry it."""
         data = json.loads(json.dumps(dataclasses.asdict(self)))
         del data["sim"], data["privileged"]
-        for key in ("joint_limits", "gripper_width"):
+        for key in ("joint_limits", "gripper_width", "max_gripper_speed"):
             if data[key] is None:
                 del data[key]
+        data["model"] = {key: value for key, value in data["model"].items() if value}
         return data
 
     def hash(self) -> str:
@@ -289,6 +312,7 @@ def contract_from_dict(data: dict[str, Any]) -> Contract:
         home=tuple(d["home"]),
         joint_limits=_pairs(d.get("joint_limits")),
         gripper_width=_pairs(d.get("gripper_width")),
+        max_gripper_speed=d.get("max_gripper_speed"),
     )
 
 
@@ -444,8 +468,16 @@ def _action(where: str, raw: Any, joints: tuple[str, ...]) -> ActionSpace:
             raise ContractError(
                 f"{where}.scale.{name}: unknown name for {kind}; allowed: {', '.join(allowed)}"
             )
-    scale = tuple(_number(f"{where}.scale.{n}", v, 1e-6, 10.0) for n, v in raw["scale"].items())
-    return ActionSpace(kind, tuple(raw["scale"]), scale)
+    return ActionSpace(
+        kind,
+        tuple(raw["scale"]),
+        tuple(_scale(f"{where}.scale.{n}", kind, n, v) for n, v in raw["scale"].items()),
+    )
+
+
+def _scale(where: str, kind: str, name: str, value: Any) -> float:
+    backwards = kind == "ee_delta" and name == "gripper" and isinstance(value, int | float) and value < 0
+    return -_number(where, -value, 1e-6, 10.0) if backwards else _number(where, value, 1e-6, 10.0)
 
 
 def _motion(where: str, raw: Any, action: ActionSpace, joints: tuple[str, ...]) -> ActionSpace:
@@ -486,6 +518,18 @@ def _gripper_width(where: str, raw: Any) -> tuple[tuple[float, float], ...]:
     return pairs
 
 
+def _model(where: str, raw: Any, joints: tuple[str, ...]) -> Model:
+    check_keys(where, raw, ("package", "tip_frame"), ("base_frame", "urdf", "mjcf", "root", "joints"))
+    if ("urdf" in raw) == ("mjcf" in raw):
+        raise ContractError(f"{where}: expected one of urdf and mjcf, the file that describes the arm")
+    if "root" in raw and "mjcf" not in raw:
+        raise ContractError(f"{where}.root: goes with mjcf only; a URDF is the arm as a whole")
+    renamed = raw.get("joints", {})
+    check_keys(f"{where}.joints", renamed, (), joints)
+    settings = {key: str(value) for key, value in raw.items() if key != "joints"}
+    return Model(**settings, joints={joint: str(name) for joint, name in renamed.items()})
+
+
 def _check_fields(file: str, contract: Contract) -> None:
     """Refuse state entries that name what the rest of the contract does not have."""
     for entry in contract.entries:
@@ -508,8 +552,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
         "state", "cameras", "action", "box", "home",
     )  # fmt: skip
-    check_keys(file, raw, keys, ("motion", "joint_limits", "gripper_width", "sim"))
-    check_keys(f"{file}.model", raw["model"], ("package", "urdf", "tip_frame"), ("base_frame",))
+    check_keys(file, raw, keys, ("motion", "joint_limits", "gripper_width", "max_gripper_speed", "sim"))
     if not _is_names(raw["joints"]):
         raise ContractError(f"{file}.joints: is {raw['joints']!r}, expected a list of unique joint names")
     joints = tuple(raw["joints"])
@@ -551,7 +594,7 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
     own_motion = "action" in task and action.type == "ee_delta"
     contract = Contract(
         robot=str(raw["robot"]),
-        model=Model(**{k: str(v) for k, v in raw["model"].items()}),
+        model=_model(f"{file}.model", raw["model"], joints),
         control_rate=_number(f"{file}.control_rate", raw["control_rate"], 0.1, 1000.0),
         joints=joints,
         gripper_joint=raw["gripper_joint"],
@@ -571,6 +614,9 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         else None,
         gripper_width=_gripper_width(f"{file}.gripper_width", raw["gripper_width"])
         if "gripper_width" in raw
+        else None,
+        max_gripper_speed=_number(f"{file}.max_gripper_speed", raw["max_gripper_speed"], 0.001, 100.0)
+        if "max_gripper_speed" in raw
         else None,
         privileged=tuple(privileged),
         sim=_mapping(f"{file}.sim", raw.get("sim", {})),

@@ -1,4 +1,4 @@
-"""Robot model and kinematics from the contract's URDF, for any serial arm that MuJoCo can read.
+"""Robot model and kinematics from the contract's URDF or MJCF, for any serial arm that MuJoCo can read.
 
 Observer, arm controller and simulator share this one reading of the model. MuJoCo does the
 kinematics (19 µs for a damped-least-squares iteration on a six-joint arm). No ROS import.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import mujoco
@@ -16,10 +17,11 @@ import numpy as np
 from .contract import Contract, ContractError, Model
 
 UNLIMITED = np.pi  # rad, what a joint without limits may turn either way
+POSTURE = 0.1  # share of its way home that a redundant arm's posture goes in one call of `step_ik`
 
 
-def find_urdf(model: Model) -> Path:
-    """Return the path of the model's URDF, without importing the package that carries it.
+def find_model(model: Model) -> Path:
+    """Return the path of the model's URDF or MJCF, without importing the package that carries it.
 
     `model.package` is looked for among the ROS packages first (its share folder), then among the
     Python packages.
@@ -31,12 +33,13 @@ def find_urdf(model: Model) -> Path:
     if folder is None:
         raise ContractError(
             f"robot model package '{model.package}' is not installed; install it with "
-            f"'pip install {model.package.replace('_', '-')}' or build the ROS package of that name"
+            f"'pip install --no-deps {model.package.replace('_', '-')}' or build the ROS package of that name"
         )
-    found = sorted(folder.glob(model.urdf))
+    key, glob = ("mjcf", model.mjcf) if model.mjcf else ("urdf", model.urdf)
+    found = sorted(folder.glob(glob))
     if len(found) != 1:
         listed = ", ".join(str(p.relative_to(folder)) for p in found) or "none"
-        raise ContractError(f"model.urdf '{model.urdf}' must name one file in {folder}, found: {listed}")
+        raise ContractError(f"model.{key} '{glob}' must name one file in {folder}, found: {listed}")
     return found[0]
 
 
@@ -48,9 +51,11 @@ def urdf_text(model: Model, scheme: str = "file://") -> str:
         scheme: Put before each absolute path.
 
     Raises:
-        ContractError: See `find_urdf`; or the file is not XML, or a mesh is missing.
+        ContractError: See `find_model`; or there is no URDF, it is not XML, or a mesh is missing.
     """
-    path = find_urdf(model)
+    path = find_model(model)
+    if model.mjcf:
+        raise ContractError(f"{path}: is an MJCF; robot_state_publisher and rviz2 need a URDF (model.urdf)")
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as e:
@@ -61,7 +66,7 @@ def urdf_text(model: Model, scheme: str = "file://") -> str:
 
 
 def arm_spec(model: Model, *, meshes: bool = True) -> mujoco.MjSpec:
-    """Read the URDF as an editable MuJoCo model.
+    """Read the arm as an editable MuJoCo model.
 
     Args:
         model: Whereabouts of the URDF.
@@ -69,11 +74,28 @@ def arm_spec(model: Model, *, meshes: bool = True) -> mujoco.MjSpec:
             milliseconds).
 
     Returns:
-        A spec in which every URDF link is a body of its own, fixed links included.
+        A spec in which every link is a body of its own, fixed links included; geometry that neither collides
+        nor is collided with is visual.
 
     Raises:
-        ContractError: See `urdf_text`; or MuJoCo cannot read the file.
+        ContractError: See `find_model` and `urdf_text`; or MuJoCo cannot read the file.
     """
+    try:
+        spec = _read_mjcf(model) if model.mjcf else _read_urdf(model)
+    except ValueError as e:
+        kind = "MJCF" if model.mjcf else "URDF"
+        reason = " ".join(str(e).split())
+        raise ContractError(f"{find_model(model)}: MuJoCo cannot read this {kind}: {reason}") from None
+    if not meshes:
+        for geom in list(spec.geoms):
+            spec.delete(geom)
+        for mesh in list(spec.meshes):
+            spec.delete(mesh)
+        spec.compiler.boundmass = spec.compiler.boundinertia = 1e-6  # links whose mass came from geometry
+    return spec
+
+
+def _read_urdf(model: Model) -> mujoco.MjSpec:
     root = ElementTree.fromstring(urdf_text(model, scheme=""))
     extension = root.find("mujoco")
     if extension is None:
@@ -83,18 +105,35 @@ def arm_spec(model: Model, *, meshes: bool = True) -> mujoco.MjSpec:
         compiler = ElementTree.SubElement(extension, "compiler")
     # MuJoCo's defaults for a URDF would drop the visuals and merge the (often fixed) tip and base links.
     compiler.attrib |= {"discardvisual": "false", "fusestatic": "false", "strippath": "false"}
-    try:
-        spec = mujoco.MjSpec.from_string(ElementTree.tostring(root, encoding="unicode"))
-    except ValueError as e:
-        raise ContractError(
-            f"{find_urdf(model)}: MuJoCo cannot read this URDF: {' '.join(str(e).split())}"
-        ) from None
-    if not meshes:
-        for geom in list(spec.geoms):
-            spec.delete(geom)
-        for mesh in list(spec.meshes):
-            spec.delete(mesh)
-        spec.compiler.boundmass = spec.compiler.boundinertia = 1e-6  # links whose mass came from geometry
+    return mujoco.MjSpec.from_string(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _read_mjcf(model: Model) -> mujoco.MjSpec:
+    """Read an MJCF without what is no part of the arm: floor, sky, lights, other bodies, actuators, cameras."""
+    path = find_model(model)
+    spec = mujoco.MjSpec.from_file(str(path))
+    tops = [body.name for body in spec.worldbody.bodies]
+    if model.root and model.root not in tops:
+        raise ContractError(f"model.root: '{model.root}' is no body at the top of {path}: {', '.join(tops)}")
+    for body in list(spec.worldbody.bodies):
+        if model.root and body.name != model.root:
+            spec.delete(body)
+    for kind in ("actuators", "sensors", "keys", "pairs", "cameras", "lights"):
+        for element in list(getattr(spec, kind)):  # read now: what went with a body is gone
+            spec.delete(element)
+    for geom in list(spec.worldbody.geoms):
+        spec.delete(geom)
+    for texture in list(spec.textures):
+        if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
+            spec.delete(texture)
+    spec.meshdir, spec.texturedir = (str(path.parent / folder) for folder in (spec.meshdir, spec.texturedir))
+    # Written out, everything stands in it plainly: inertias, orientations, defaults, included files. What is
+    # added to the scene then does not get this file's defaults.
+    spec.compiler.fusestatic = spec.compiler.discardvisual = False
+    spec.compiler.saveinertial = True
+    spec.compile()
+    spec = mujoco.MjSpec.from_string(spec.to_xml())
+    spec.compiler.inertiagrouprange = [0, 5]
     return spec
 
 
@@ -115,6 +154,8 @@ def resolve_mesh(file: str, urdf: Path) -> Path:
 
 
 def _package_folder(package: str) -> Path | None:
+    if package.startswith("/"):
+        return Path(package) if Path(package).is_dir() else None
     try:
         from ament_index_python.packages import get_package_share_directory
 
@@ -154,11 +195,24 @@ def matrix_rpy(R: np.ndarray) -> np.ndarray:
     return np.array([np.arctan2(R[2, 1], R[2, 2]), pitch, np.arctan2(R[1, 0], R[0, 0])])
 
 
+def model_joints(contract: Contract) -> list[str]:
+    """Return what the model calls the contract's joints, in order."""
+    return [contract.model.joints.get(name, name) for name in contract.joints]
+
+
+def frame(data: mujoco.MjData, name: str) -> Any:
+    """Return a view of a body or else a site: `xpos` [3] (m) and `xmat` [9], which follow the data."""
+    try:
+        return data.body(name)
+    except KeyError:
+        return data.site(name)
+
+
 class Kinematics:
     """Forward and inverse kinematics of the contract's arm.
 
     All poses are of `model.tip_frame` in `model.base_frame`, metres and radians; joint vectors are in
-    the order of `contract.joints`. Joints of the URDF that the contract does not name stay at zero.
+    the order of `contract.joints`. Joints of the model that the contract does not name stay at zero.
     Not thread-safe: every node owns one.
 
     Attributes:
@@ -170,23 +224,30 @@ class Kinematics:
         """Load the model.
 
         Raises:
-            ContractError: The URDF is not found, or lacks a joint or frame that the contract names.
+            ContractError: The model is not found, or lacks a joint or frame that the contract names.
         """
         self.contract = contract
         self.model = arm_spec(contract.model, meshes=False).compile()
         self.data = mujoco.MjData(self.model)
+        kind = "MJCF" if contract.model.mjcf else "URDF"
         joints = [self.model.joint(i).name for i in range(self.model.njnt)]
         bodies = [self.model.body(i).name for i in range(self.model.nbody)]
-        for name in contract.joints:
+        sites = [self.model.site(i).name for i in range(self.model.nsite)]
+        names = model_joints(contract)
+        for name in names:
             if name not in joints:
-                raise ContractError(f"joints: '{name}' is not in the URDF; it has: {', '.join(joints)}")
-        for key in ("tip_frame", "base_frame"):
-            if getattr(contract.model, key) not in bodies:
-                name = getattr(contract.model, key)
-                raise ContractError(f"model.{key}: '{name}' is not in the URDF; it has: {', '.join(bodies)}")
-        ids = [self.model.joint(name).id for name in contract.joints]
+                raise ContractError(f"joints: '{name}' is not in the {kind}; it has: {', '.join(joints)}")
+        for key, frames in (("tip_frame", bodies + sites), ("base_frame", bodies)):
+            name = getattr(contract.model, key)
+            if name not in frames:
+                raise ContractError(
+                    f"model.{key}: '{name}' is not in the {kind}; it has: {', '.join(frames)}"
+                )
+        ids = [self.model.joint(name).id for name in names]
         self._qpos = self.model.jnt_qposadr[ids]
-        self._tip = self.model.body(contract.model.tip_frame).id
+        self._tip = frame(self.data, contract.model.tip_frame)
+        site = contract.model.tip_frame not in bodies
+        self._tip_body = self.model.site_bodyid[self._tip.id] if site else self._tip.id
         self._base = self.model.body(contract.model.base_frame).id
         limited = self.model.jnt_limited[ids].astype(bool)[:, None]
         self.joint_limits = np.where(limited, self.model.jnt_range[ids], [-UNLIMITED, UNLIMITED])
@@ -202,11 +263,11 @@ class Kinematics:
         self.data.qpos[self._qpos] = q
         mujoco.mj_kinematics(self.model, self.data)
         base = self.data.xmat[self._base].reshape(3, 3)
-        pos = base.T @ (self.data.xpos[self._tip] - self.data.xpos[self._base])
-        return pos, base.T @ self.data.xmat[self._tip].reshape(3, 3)
+        pos = base.T @ (self._tip.xpos - self.data.xpos[self._base])
+        return pos, base.T @ self._tip.xmat.reshape(3, 3)
 
     def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return position [3] and rotation [3, 3] of the base frame in the URDF's root frame."""
+        """Return position [3] and rotation [3, 3] of the base frame in the model's root frame."""
         mujoco.mj_kinematics(self.model, self.data)
         return self.data.xpos[self._base].copy(), self.data.xmat[self._base].reshape(3, 3).copy()
 
@@ -218,7 +279,7 @@ class Kinematics:
     def _jacobian(self) -> np.ndarray:
         """Jacobian at the configuration of the last `forward`."""
         mujoco.mj_comPos(self.model, self.data)
-        mujoco.mj_jacBody(self.model, self.data, self._jac[:3], self._jac[3:], self._tip)
+        mujoco.mj_jac(self.model, self.data, self._jac[:3], self._jac[3:], self._tip.xpos, self._tip_body)
         base = self.data.xmat[self._base].reshape(3, 3)
         return np.vstack([base.T @ self._jac[:3, self._dofs], base.T @ self._jac[3:, self._dofs]])
 
@@ -235,6 +296,8 @@ class Kinematics:
 
         Each iteration solves min ‖J dq - e‖² + damping² ‖dq‖² with the rotation rows of J and e
         weighted. Meant for steps of a centimetre or two; for farther targets call it repeatedly.
+        An arm with more than six joints first goes a little of the way to its home posture, as far as the
+        tip's pose allows: without that its elbow wanders off, step by step.
 
         Args:
             q: Joint positions [n] to start from, rad.
@@ -250,6 +313,10 @@ class Kinematics:
             New joint positions [n] within the limits; the gripper's is unchanged.
         """
         q = np.array(q, dtype=float)
+        if len(self.arm) > 6:
+            J = self.jacobian(q)
+            way = np.array(self.contract.home)[self.arm] - q[self.arm]
+            q[self.arm] += POSTURE * (way - np.linalg.pinv(J, 0.01) @ (J @ way))
         error = np.empty(6)
         weight = np.array([1.0, 1.0, 1.0] + [rotation_weight] * 3)
         for _ in range(iterations):

@@ -68,6 +68,7 @@ class Renderer:
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
         self._option.geomgroup[[0, 1, 2]] = 1
+        self._option.sitegroup[:] = 0  # marks of the model's author
         # At interpreter exit the OpenGL modules go before __del__ runs; finalize comes in time.
         self._finalizer = weakref.finalize(self, _free, self._context, self._gl)
         self._camera = mujoco.MjvCamera()

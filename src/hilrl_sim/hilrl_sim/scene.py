@@ -1,31 +1,72 @@
 """Builds the MuJoCo scene of a contract's arm and a task's objects.
 
-Nothing here knows a particular arm: what a simulator needs beyond the URDF stands in the robot
+Nothing here knows a particular arm: what a simulator needs beyond the model stands in the robot
 file under `sim` (see `SIM_KEYS`), what lies on the table in the task file under `scene`
-(see `objects`). Geometry is read from the URDF's meshes and simplified at load.
+(see `objects`). Geometry is read from the model's meshes and simplified at load.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from hilrl_ros.contract import Contract, ContractError, Task, check_keys
-from hilrl_ros.kinematics import Kinematics, arm_spec
+from hilrl_ros.kinematics import Kinematics, arm_spec, model_joints
 
 from .objects import ARM_BITS, NO_BITS, TABLE_BITS, add_object, scene_objects, set_joint
 
 SIM_KEYS = ("timestep", "servos", "cameras")
-SIM_OPTIONS = ("split", "friction", "grasp")
+SIM_OPTIONS = ("mimic", "split", "friction", "grasp")
 SERVO_KEYS = ("kp", "kv", "force", "damping", "frictionloss", "armature")
 CAMERA_KEYS = ("position", "look_at", "fovy")
+STIFF = 0.005  # s, how soon a mimicking joint is where its leader wants it
 CELL = 0.0025  # m, visual meshes lose detail smaller than this
 HULL_VERTICES = 48  # per convex piece, plenty for contact and cheap
-URDF_VISUAL = 1  # the group that MuJoCo's URDF reader gives to visuals
 VISUAL, COLLISION = 2, 3  # geom groups of the scene
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """How the gripper holds a thing: `sim.grasp` of the robot file.
+
+    Attributes:
+        open: Gripper joint when open, rad or m.
+        closed: The same when closed on nothing.
+        offset: Where in tip_frame the middle of the thing is when the open jaws are around it [3], m.
+        gap: Way in tip_frame from one open jaw to the other [3], m. Twice `offset` unless the file names it: a
+            gripper whose one jaw is fixed, with the tip_frame at that jaw.
+        both_move: Whether both jaws move, so that a held thing is in their middle.
+    """
+
+    open: float
+    closed: float
+    offset: np.ndarray
+    gap: np.ndarray
+    both_move: bool
+
+
+def read_grasp(contract: Contract) -> Grasp | None:
+    """Return how the contract's gripper holds a thing, None where the robot file does not say it.
+
+    Raises:
+        ContractError: A key is unknown or missing, or the jaws are nowhere apart.
+    """
+    if "grasp" not in contract.sim:
+        return None
+    where, raw = f"{contract.robot}.sim.grasp", contract.sim["grasp"]
+    check_keys(where, raw, ("open", "closed", "offset"), ("gap",))
+    offset = np.array(raw["offset"], float)
+    gap = np.array(raw["gap"], float) if "gap" in raw else 2 * offset
+    if not gap.any():
+        raise ContractError(
+            f"{where}.gap: is missing or zero; where both jaws move it is the way [x, y, z] in tip_frame from one "
+            "open jaw to the other"
+        )
+    return Grasp(float(raw["open"]), float(raw["closed"]), offset, gap, "gap" in raw)
 
 
 def image_size(task: Task) -> tuple[int, int]:
@@ -62,6 +103,7 @@ def build(contract: Contract, task: Task) -> mujoco.MjModel:
     spec.option.impratio = 10
     _simplify_meshes(spec, contract)
     _add_servos(spec, contract)
+    _add_mimics(spec, contract)
     kinematics = Kinematics(contract)
     base_pos, base_R = kinematics.base_pose()
     _add_table(spec, base_pos)
@@ -77,7 +119,7 @@ def build(contract: Contract, task: Task) -> mujoco.MjModel:
 
 
 def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
-    """Replace the URDF's meshes: visual ones decimated, collision ones by convex hulls.
+    """Replace the model's meshes: visual ones decimated, collision ones by convex hulls.
 
     A mesh named under `sim.split` becomes several hulls, cut along an axis of its file: the single
     hull of an L-shaped jaw would fill the very gap that objects go into.
@@ -87,13 +129,13 @@ def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
     for name in split:
         if name not in shapes:
             raise ContractError(
-                f"{contract.robot}.sim.split: no mesh '{name}'; the URDF has: {', '.join(shapes)}"
+                f"{contract.robot}.sim.split: no mesh '{name}'; the model has: {', '.join(shapes)}"
             )
         check_keys(f"{contract.robot}.sim.split.{name}", split[name], ("axis", "pieces"))
-    pictured = {geom.parent.name for geom in spec.geoms if geom.group == URDF_VISUAL}
+    pictured = {geom.parent.name for geom in spec.geoms if _is_visual(geom)}
     parts: dict[tuple[str, bool], list[str]] = {}  # (mesh, visual) → meshes that stand in for it
     for geom in list(spec.geoms):
-        roles = [geom.group == URDF_VISUAL]
+        roles = [_is_visual(geom)]
         if geom.parent.name not in pictured:
             roles = [True, False]  # a link without visuals shows its collision shape
         for visual in roles:
@@ -108,12 +150,16 @@ def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
                     for name in parts[key]
                 ]
             for copy in copies:
-                copy.pos, copy.quat, copy.rgba = geom.pos, geom.quat, geom.rgba
+                copy.pos, copy.quat, copy.rgba, copy.material = geom.pos, geom.quat, geom.rgba, geom.material
                 _configure(copy, visual, contract)
         spec.delete(geom)
     for mesh in list(spec.meshes):
         if mesh.name in shapes:
             spec.delete(mesh)
+
+
+def _is_visual(geom: Any) -> bool:
+    return not geom.contype and not geom.conaffinity
 
 
 def _configure(geom: Any, visual: bool, contract: Contract) -> None:
@@ -232,15 +278,38 @@ def _add_servos(spec: mujoco.MjSpec, contract: Contract) -> None:
                 f"{contract.robot}.sim.servos.overrides: '{name}' is not one of {', '.join(contract.joints)}"
             )
         check_keys(f"{contract.robot}.sim.servos.overrides.{name}", servos["overrides"][name], (), SERVO_KEYS)
-    for name in contract.joints:
+    for name, joint_name in zip(contract.joints, model_joints(contract), strict=True):
         own = servos | servos.get("overrides", {}).get(name, {})
-        joint = spec.joint(name)
-        joint.frictionloss, joint.armature = float(own["frictionloss"]), float(own["armature"])
-        set_joint(joint, damping=own["damping"])
-        actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        _set_friction(spec.joint(joint_name), own)
+        actuator = spec.add_actuator(name=name, target=joint_name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=float(own["kp"]), kv=float(own["kv"]))
         actuator.forcelimited = True
         actuator.forcerange = [-float(own["force"]), float(own["force"])]
+
+
+def _set_friction(joint: Any, servo: dict[str, Any]) -> None:
+    joint.frictionloss, joint.armature = float(servo["frictionloss"]), float(servo["armature"])
+    set_joint(joint, damping=servo["damping"])
+
+
+def _add_mimics(spec: mujoco.MjSpec, contract: Contract) -> None:
+    """Tie joints that have no servo of their own to one that has, as the second finger of most grippers is."""
+    servos = contract.sim["servos"]
+    for name, raw in contract.sim.get("mimic", {}).items():
+        where = f"{contract.robot}.sim.mimic.{name}"
+        check_keys(where, raw, ("joint",), ("multiplier", "offset"))
+        joint = spec.joint(name)
+        if joint is None or name in model_joints(contract):
+            free = [j.name for j in spec.joints if j.name not in model_joints(contract)]
+            raise ContractError(f"{where}: no joint without a servo; there are: {', '.join(free) or 'none'}")
+        if raw["joint"] not in contract.joints:
+            raise ContractError(f"{where}.joint: '{raw['joint']}' is not one of {', '.join(contract.joints)}")
+        _set_friction(joint, servos | servos.get("overrides", {}).get(raw["joint"], {}))
+        tie = spec.add_equality(type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT)
+        tie.name1, tie.name2 = name, contract.model.joints.get(raw["joint"], raw["joint"])
+        tie.data[:2] = float(raw.get("offset", 0.0)), float(raw.get("multiplier", 1.0))
+        tie.solref[0] = STIFF
+        tie.solimp[:2] = 0.99, 0.999
 
 
 def _add_table(spec: mujoco.MjSpec, base_pos: np.ndarray) -> None:

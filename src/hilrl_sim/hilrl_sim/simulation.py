@@ -6,11 +6,11 @@ import mujoco
 import numpy as np
 
 from hilrl_ros.contract import Contract, ContractError, Task
-from hilrl_ros.kinematics import Kinematics
+from hilrl_ros.kinematics import Kinematics, frame, model_joints
 
 from .objects import AXES, scene_objects
 from .rendering import Renderer
-from .scene import build
+from .scene import build, read_grasp
 from .variation import Variation
 
 TRIES = 1000  # draws of a thing's place before the scene counts as too crowded
@@ -43,11 +43,11 @@ class Simulation:
         self.data = mujoco.MjData(self.model)
         self.kinematics = Kinematics(contract)
         self._objects = scene_objects(task)
+        self._grasp = read_grasp(contract)
         self._check_held()
         self._home_R = self.kinematics.forward(np.array(contract.home))[1]
-        self._grasp_offset = np.array(contract.sim.get("grasp", {}).get("offset", (0, 0, 0)), float)
         self._variation = Variation(self.model, task)
-        joints = [self.model.joint(name) for name in contract.joints]
+        joints = [self.model.joint(name) for name in model_joints(contract)]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dofs = np.array([joint.dofadr[0] for joint in joints])
         self._substeps = round(contract.period / self.model.opt.timestep)
@@ -62,14 +62,15 @@ class Simulation:
 
     def _check_held(self) -> None:
         """Refuse a scene in which an object is held by nothing."""
-        sim, name = self.contract.sim, self.contract.gripper_joint
+        grasp, name = self._grasp, self.contract.gripper_joint
         held = [item.name for item in self._objects.values() if item.held]
-        if held and "grasp" not in sim:
+        if held and grasp is None:
             raise ContractError(f"{self.contract.robot}.sim.grasp: is missing, '{held[0]}' is held")
-        if held and self.contract.home[self.contract.joints.index(name)] >= sim["grasp"]["open"]:
+        home = self.contract.home[self.contract.joints.index(name)]
+        if held and abs(home - grasp.closed) >= abs(grasp.open - grasp.closed):
             raise ContractError(
                 f"{self.task.name}.home: the jaws that hold '{held[0]}' are open there; add "
-                f"'home: {{{name}: {sim['grasp']['closed']}}}'"
+                f"'home: {{{name}: {grasp.closed}}}'"
             )
 
     def reset(self, seed: int) -> None:
@@ -84,6 +85,7 @@ class Simulation:
         spread = float(self.task.scene.get("home_spread", 0.0))
         self._target, self._ramp = self.kinematics.near_home(spread, rng), 0  # set-point's goal, steps to it
         self.data.qpos[self._qpos] = self.data.ctrl[:] = self._target
+        self._tie_joints()
         self._put_into_jaws(held)
         mujoco.mj_step(self.model, self.data, round(SETTLE / self.model.opt.timestep))
         self.data.time = 0.0
@@ -150,32 +152,45 @@ class Simulation:
             self.data.qpos[start] = 0.0
             self.data.qvel[dof : dof + body.dofnum[0]] = 0.0
 
+    def _tie_joints(self) -> None:
+        """Bring joints that mimic another to where it wants them."""
+        model, qpos = self.model, self.data.qpos
+        for i in np.flatnonzero(model.eq_type == mujoco.mjtEq.mjEQ_JOINT):
+            if model.eq_obj2id[i] >= 0:
+                follower, leader = (model.jnt_qposadr[ids[i]] for ids in (model.eq_obj1id, model.eq_obj2id))
+                way = qpos[leader] - model.qpos0[leader]
+                polynomial = model.eq_data[i, :5]
+                qpos[follower] = model.qpos0[follower] + polynomial @ way ** np.arange(5)
+
     def _put_into_jaws(self, held: dict[str, tuple[np.ndarray, float]]) -> None:
         """Put objects between the jaws, which are opened just so far; the servo then squeezes them."""
         if not held:
             return
         gripper = self._qpos[self.contract.joints.index(self.contract.gripper_joint)]
         bodies = [self.model.body(name).id for name in held]
-        low, high = self.data.qpos[gripper], self.contract.sim["grasp"]["open"]
-        while high - low > 1e-3:
-            self.data.qpos[gripper] = (low + high) / 2
-            self._put_at_fixed_jaw(held)
-            mujoco.mj_fwdPosition(self.model, self.data)
+        low, high = self.data.qpos[gripper], self._grasp.open
+        while abs(high - low) > 1e-3 * abs(self._grasp.open - self._grasp.closed):
+            self._open_around(held, gripper, (low + high) / 2)
             if np.isin(self.model.geom_bodyid[self.data.contact.geom], bodies).any():
                 low = self.data.qpos[gripper]
             else:
                 high = self.data.qpos[gripper]
-        self.data.qpos[gripper] = high
+        self._open_around(held, gripper, high)
 
-    def _put_at_fixed_jaw(self, held: dict[str, tuple[np.ndarray, float]]) -> None:
-        """Put objects before the fixed jaw, where the closing moving jaw finds them; see `_place_all`."""
+    def _open_around(self, held: dict[str, tuple[np.ndarray, float]], gripper: int, opening: float) -> None:
+        """Open the jaws so far, and put objects where the closing jaws find them; see `_place_all`."""
+        self.data.qpos[gripper] = opening
+        self._tie_joints()
         mujoco.mj_kinematics(self.model, self.data)
-        tip = self.data.body(self.contract.model.tip_frame)
+        tip = frame(self.data, self.contract.model.tip_frame)
         R = tip.xmat.reshape(3, 3) @ self._home_R.T  # the base frame, as the hand is turned from home
-        across = self._home_R @ self._grasp_offset  # from the fixed jaw towards the moving one
         for name, (offset, yaw) in held.items():
-            away = self._objects[name].parts[0].half_extent[0] + CLOSE
-            self._place(name, tip.xpos + R @ (across * away / np.linalg.norm(across) + offset), R, yaw)
+            middle = self._home_R @ self._grasp.offset
+            if not self._grasp.both_move:  # before the fixed jaw
+                away = self._objects[name].parts[0].half_extent[0] + CLOSE
+                middle *= away / np.linalg.norm(middle)
+            self._place(name, tip.xpos + R @ (middle + offset), R, yaw)
+        mujoco.mj_fwdPosition(self.model, self.data)
 
     def step(self, target: np.ndarray, duration: float | None = None) -> None:
         """Advance towards the joint targets.

@@ -208,7 +208,7 @@ class Leader:
         self._low, self._high = self._kinematics.joint_limits.T
         if mode == "joint":
             self.space = Action.JOINT_POSITION
-            leash = np.full(len(self._low), LEASH_PERIODS * contract.max_joint_speed * contract.period)
+            leash = LEASH_PERIODS * np.array(contract.joint_speeds) * contract.period
             self._tie = Tie(leash, self._low, self._high, FADE if fade else 0.0, np.zeros(len(leash), bool))
         else:
             self.space = Action.EE_DELTA
@@ -217,7 +217,7 @@ class Leader:
             self._scale = np.array([scale.get(axis, 0.0) for axis in EE_AXES])
             angles = np.array([axis in ("roll", "pitch", "yaw") for axis in EE_AXES])
             anywhere = np.full(len(EE_AXES), np.inf)  # the arm controller keeps the tip in its box
-            self._tie = Tie(LEASH_PERIODS / GAIN * self._scale, -anywhere, anywhere, 0.0, angles)
+            self._tie = Tie(LEASH_PERIODS / GAIN * np.abs(self._scale), -anywhere, anywhere, 0.0, angles)
 
     def hold(self, leader: np.ndarray, follower: np.ndarray) -> np.ndarray:
         """Tie the two poses [n] (rad) to each other; return the action that leaves the follower where it is."""
@@ -240,7 +240,7 @@ class Leader:
             return self._shares(target)
         ahead = GAIN * (target - at)
         return np.clip(
-            np.divide(ahead, self._scale, where=self._scale > 0, out=np.zeros(len(EE_AXES))), -1, 1
+            np.divide(ahead, self._scale, where=self._scale != 0, out=np.zeros(len(EE_AXES))), -1, 1
         )
 
     def _vector(self, q: np.ndarray) -> np.ndarray:

@@ -89,9 +89,9 @@ def ros() -> Iterator[Finding]:
     yield Finding("ROS 2", FINE, f"{distro} with {name}, domain {os.environ.get('ROS_DOMAIN_ID', '0')}")
     try:
         from hilrl_ros.contract import load_contract
-        from hilrl_ros.kinematics import find_urdf
+        from hilrl_ros.kinematics import find_model
 
-        find_urdf(load_contract("so101")[0].model)
+        find_model(load_contract("so101")[0].model)
     except ValueError as error:
         yield Finding("robot model", WRONG, str(error))
     else:

@@ -7,6 +7,7 @@ import numpy as np
 from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics
 
+from ..scene import read_grasp
 from .base import Expert, StateReader, value
 
 LIFT = 0.05  # m, how high a thing is lifted where the task's success names no height
@@ -21,18 +22,22 @@ class GraspExpert(Expert):
     def __init__(self, contract: Contract, task: Task, rng: np.random.Generator, variation: float = 1.0):
         """Also needs `gripper` in the action and `sim.grasp` of the robot; see `Expert`."""
         super().__init__(contract, task, rng, variation)
-        if "gripper" not in contract.action.names or "grasp" not in contract.sim:
+        grasp = read_grasp(contract)
+        if "gripper" not in contract.action.names or grasp is None:
             raise ContractError(
                 f"expert {task.expert}: needs 'gripper' in the action and sim.grasp in the robot file"
             )
-        grasp = contract.sim["grasp"]
-        self._open, self._closed = float(grasp["open"]), float(grasp["closed"])
+        self._open, self._closed = grasp.open, grasp.closed
         # The controller holds the home orientation, so the jaws' middle is at a fixed offset from the tip.
         R = Kinematics(contract).forward(np.array(contract.home))[1]
-        self._offset = R @ np.array(grasp["offset"], float)
-        across = np.array([self._offset[0], self._offset[1], 0.0])
-        self._half_gap = float(np.linalg.norm(across))
-        self._across = across / self._half_gap
+        self._offset, gap = R @ grasp.offset, R @ grasp.gap
+        self._half_gap = float(np.hypot(*gap[:2])) / 2
+        if self._half_gap < 0.001:
+            raise ContractError(
+                f"{contract.robot}.sim.grasp: the jaws close up and down in the home pose; the expert {task.expert} "
+                "grasps from above, so home must be a pose whose jaws close sideways"
+            )
+        self._across = np.array([gap[0], gap[1], 0.0]) / (2 * self._half_gap)
         extent = 2 * self.object.parts[0].half_extent
         self._width = float(extent[:2].min())
         self._slack = 0.2 * self._width, 0.16 * extent[2]  # m, aside and up or down, for a good grasp
@@ -75,7 +80,7 @@ class GraspExpert(Expert):
         # Closing jaws that stopped before they met hold something.
         step = np.inf if self._last_grip is None else abs(grip - self._last_grip)
         self._last_grip = grip
-        held = around and opening < 0.9 and step < 0.1 * self._grip_scale
+        held = around and opening < 0.9 and step < 0.1 * abs(self._grip_scale)
         if held:
             action = self._stick(self.carry(state), self.pace)
             action[self._grip] = -0.5
@@ -104,7 +109,7 @@ class GraspExpert(Expert):
     def progress(self, state: dict[str, float]) -> float:
         """See `Expert.progress`."""
         way, around, opening = self._look(state)
-        grip_steps = abs(self._open - self._closed) / self._grip_scale
+        grip_steps = abs((self._open - self._closed) / self._grip_scale)
         carry = float(np.abs(self.carry(state) / self._scale).max())
         if around:
             return -float(carry + max(0.0, opening) * grip_steps)
