@@ -58,14 +58,6 @@ def test_a_port_that_is_not_there_is_said_before_anything_starts():
     assert parsed(record).port == parsed(run, "x").port == parsed(teleop).port == "/dev/so101_follower"
 
 
-def test_an_arm_behind_a_driver_of_its_own_gets_no_other(tmp_path):
-    place = loop.place(parsed(record, "--port", "external"))
-    words = [*loop.as_words(place), "commands_topic:=forward_controller/commands"]
-    started = processes("record_demos", words, tmp_path)
-    assert not {"driver", "simulator", "emulated_arm"} & set(started)
-    assert all("forward_controller/commands" in started[name] for name in ("arm_controller", "reset"))
-
-
 def test_a_device_that_needs_a_second_terminal_says_so(capsys):
     loop.place(parsed(record, "--port", "emulated", "--operator", "keyboard"))
     assert "run `hilrl keyboard`" in capsys.readouterr().out

@@ -4,7 +4,6 @@ import yaml
 from hilrl_msgs.msg import Action
 from loop_messages import CONTRACT, HOME, PERIOD, ROBOT, SCALE, TASK_FILE, action, joint_state
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from hilrl_control.arm_controller_node import ArmControllerNode
@@ -171,13 +170,3 @@ def test_a_pad_drives_an_arm_of_joint_actions_and_is_reported_in_them(make_graph
     tip = rig.node.arm.kinematics.forward
     assert tip(target)[0] - tip(HOME)[0] == pytest.approx([0, CONTRACT.action.scale[1], 0], abs=2e-3)
     assert target[5] == pytest.approx(HOME[5] - 0.5 * SCALE["gripper"])
-
-
-def test_a_driver_that_takes_vectors_gets_the_same_targets(make_graph):
-    graph = make_graph(robot=ROBOT, task=TASK_FILE, commands_topic="forward_controller/commands")
-    vectors = graph.listen(Float64MultiArray, "forward_controller/commands", qos.STEP)
-    rig = Rig(graph)
-    rig.measure(0)
-    _, target = rig.command(action(1, 0, [0.0, 1.0, 0.0, 0.5]))
-    graph.until(lambda: vectors)
-    assert np.array_equal(vectors[0].data, target)

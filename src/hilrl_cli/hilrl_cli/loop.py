@@ -10,7 +10,7 @@ from typing import Any
 from .arm import EMULATED, find_port
 from .errors import UserError
 
-FOLLOWER, SIM, EXTERNAL = "/dev/so101_follower", "sim", "external"
+FOLLOWER, SIM = "/dev/so101_follower", "sim"
 OPERATORS = ("gamepad", "keyboard", "leader", "scripted")
 # devices that a second terminal completes
 _SECOND_TERMINAL = {
@@ -24,7 +24,7 @@ def add_place(parser: argparse.ArgumentParser, port: str, operators: tuple[str, 
     parser.add_argument(
         "--port",
         default=port,
-        help=f"serial port, emulated (servos in MuJoCo), external (a driver of your own), or sim (default: {port})",
+        help=f"serial port, emulated (servos in MuJoCo), or sim (default: {port})",
     )
     parser.add_argument(
         "--operator",
@@ -58,7 +58,7 @@ def place(arguments: argparse.Namespace, in_sim: str = "scripted", hint: bool = 
         UserError: There is no such port, or it may not be opened.
     """
     port = arguments.port
-    if port not in (SIM, EMULATED, EXTERNAL):
+    if port not in (SIM, EMULATED):
         find_port(port, "follower")
     operator = arguments.operator or (in_sim if port == SIM else "gamepad")
     if hint and operator in _SECOND_TERMINAL:

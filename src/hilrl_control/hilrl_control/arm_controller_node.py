@@ -6,7 +6,6 @@ import numpy as np
 from hilrl_msgs.msg import Action
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hilrl_control.arm import ArmController, Executed
@@ -22,9 +21,6 @@ class ArmControllerParams:
 
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
-    commands_topic: str = param(
-        "", "Topic of joint targets as vectors, for a driver that takes no trajectories; empty: none"
-    )
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
@@ -47,9 +43,6 @@ class ArmControllerNode(Node):
         self.targets = self.create_publisher(
             JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
         )
-        self.vectors = None
-        if params.commands_topic:
-            self.vectors = self.create_publisher(Float64MultiArray, params.commands_topic, qos.STEP)
         self.executed = self.create_publisher(Action, "executed_action", qos.STEP)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(Action, "command", self.on_command, qos.STEP)
@@ -118,8 +111,6 @@ class ArmControllerNode(Node):
     def send(self, report: Action, trajectory: JointTrajectory) -> None:
         """Publish what was executed and the joint targets."""
         self.targets.publish(trajectory)
-        if self.vectors:
-            self.vectors.publish(Float64MultiArray(data=trajectory.points[0].positions))
         self.executed.publish(report)
 
 

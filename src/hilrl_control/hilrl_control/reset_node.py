@@ -12,7 +12,6 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hilrl_ros import qos
@@ -40,9 +39,6 @@ class ResetParams:
     )
     wait: float = param(3.0, "How long the timer waits", unit="s", bounds=(0.0, 3600.0))
     speed: float = param(0.8, "Speed of the fastest joint on the way home", unit="rad/s", bounds=(0.05, 3.0))
-    commands_topic: str = param(
-        "", "Topic of joint targets as vectors, for a driver that takes no trajectories; empty: none"
-    )
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
@@ -52,13 +48,13 @@ class Path:
     Args:
         start: Joint positions [n], rad.
         end: Joint positions [n], rad.
-        speed: Of each joint at its fastest [n], rad/s (m/s where it slides); the slowest joint sets the pace.
+        speed: Of the joint with the longest way, at its fastest, rad/s.
     """
 
-    def __init__(self, start: np.ndarray, end: np.ndarray, speed: np.ndarray):
+    def __init__(self, start: np.ndarray, end: np.ndarray, speed: float):
         self.start, self.end = np.array(start, float), np.array(end, float)
         # half a cosine is at most π/2 times as fast as it is on average
-        self.duration = max(float((np.abs(self.end - self.start) / speed).max()) * np.pi / 2, _TICK)
+        self.duration = max(float(np.abs(self.end - self.start).max()) / speed * np.pi / 2, _TICK)
 
     def at(self, seconds: float) -> np.ndarray:
         """Return the joint positions [n] after some time; the end for ever after it."""
@@ -80,7 +76,6 @@ class ResetNode(Node):
         self.kinematics = Kinematics(self.contract)
         self.spread = float(task.scene.get("home_spread", 0.0))
         self.arm = [i for i, name in enumerate(self.contract.joints) if name != self.contract.gripper_joint]
-        self.speeds = np.minimum(self.contract.joint_speeds, self.params.speed)
         self.joints: np.ndarray | None = None
         self.status = ResetStatus(state=ResetStatus.READY)
         self.path: Path | None = None
@@ -89,9 +84,6 @@ class ResetNode(Node):
         self.targets = self.create_publisher(
             JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
         )
-        self.vectors = None
-        if self.params.commands_topic:
-            self.vectors = self.create_publisher(Float64MultiArray, self.params.commands_topic, qos.STEP)
         self.publisher = self.create_publisher(ResetStatus, "reset_status", qos.LATCHED)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
@@ -117,7 +109,7 @@ class ResetNode(Node):
             if self.done is not None and not self.done.done():
                 self.done.set_result(f"episode {request.episode} was asked for meanwhile")
             home = self.kinematics.near_home(self.spread, np.random.default_rng(request.seed))
-            self.path, self.since = Path(self.joints, home, self.speeds), time.monotonic()
+            self.path, self.since = Path(self.joints, home, self.params.speed), time.monotonic()
             self.done = Future()
             self.status = ResetStatus(episode=request.episode, seed=request.seed)
             self.enter(ResetStatus.MOVING)
@@ -170,8 +162,6 @@ class ResetNode(Node):
         msg = JointTrajectory(joint_names=list(self.contract.joints), points=[point])
         msg.header.stamp = self.get_clock().now().to_msg()
         self.targets.publish(msg)
-        if self.vectors:
-            self.vectors.publish(Float64MultiArray(data=point.positions))
 
 
 def main() -> None:
