@@ -9,15 +9,14 @@ import numpy as np
 from hilrl_msgs.msg import OperatorEvent, ResetStatus
 from hilrl_msgs.srv import Reset
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from hilrl_control.targets import TargetsNode, interface_param, topic_param
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
-from hilrl_ros.messages import joint_vector, to_time
+from hilrl_ros.messages import joint_vector
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 _TICK = 0.05  # s between two targets: when this node dies, the driver's watchdog stops the arm
@@ -39,6 +38,8 @@ class ResetParams:
     )
     wait: float = param(3.0, "How long the timer waits", unit="s", bounds=(0.0, 3600.0))
     speed: float = param(0.8, "Speed of the fastest joint on the way home", unit="rad/s", bounds=(0.05, 3.0))
+    command_interface: str = interface_param()
+    command_topic: str = topic_param()
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
@@ -62,11 +63,11 @@ class Path:
         return self.start + (self.end - self.start) * (1 - np.cos(np.pi * share)) / 2
 
 
-class ResetNode(Node):
+class ResetNode(TargetsNode):
     """Serves `reset_episode`: leads the arm home, at a random offset inside the box, and answers when all is ready.
 
-    Publishes `trajectory_controller/joint_trajectory` and, latched, `reset_status`. The offset is drawn from the
-    request's seed, within the task's `home_spread`.
+    Publishes joint targets (see `TargetsNode`) and, latched, `reset_status`. The offset is drawn from the request's
+    seed, within the task's `home_spread`.
     """
 
     def __init__(self):
@@ -81,9 +82,7 @@ class ResetNode(Node):
         self.path: Path | None = None
         self.since = 0.0
         self.done: Future | None = None  # its result: why the arm is not home, empty if it is
-        self.targets = self.create_publisher(
-            JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
-        )
+        self.open_targets(self.params.command_interface, self.params.command_topic, self.contract.joints)
         self.publisher = self.create_publisher(ResetStatus, "reset_status", qos.LATCHED)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
@@ -156,12 +155,7 @@ class ResetNode(Node):
 
     def send(self, target: np.ndarray) -> None:
         """Publish one joint target."""
-        ahead = to_time(round(_AHEAD * 1e9))
-        point = JointTrajectoryPoint(positions=target.tolist())
-        point.time_from_start.sec, point.time_from_start.nanosec = ahead.sec, ahead.nanosec
-        msg = JointTrajectory(joint_names=list(self.contract.joints), points=[point])
-        msg.header.stamp = self.get_clock().now().to_msg()
-        self.targets.publish(msg)
+        self.targets.publish(self.targets_message(target, _AHEAD, self.get_clock().now().to_msg()))
 
 
 def main() -> None:
