@@ -108,3 +108,21 @@ def logged(monkeypatch):
 
     monkeypatch.setattr(RcutilsLogger, "log", log)
     return lines
+
+
+@pytest.fixture
+def pretend(tmp_path, monkeypatch):
+    """Make a ROS package look installed, with executables that do nothing."""
+    prefix = tmp_path / "pretended"
+    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}:{os.environ['AMENT_PREFIX_PATH']}")
+
+    def install(package, *executables):
+        (index / package).touch()
+        (prefix / "lib" / package).mkdir(parents=True)
+        for name in executables:
+            (prefix / "lib" / package / name).write_text("#!/bin/sh\n")
+            (prefix / "lib" / package / name).chmod(0o755)
+
+    return install

@@ -140,6 +140,8 @@ def topic(name: ast.expr) -> str:
     """A topic as written; what is only known at run time in angle brackets."""
     if isinstance(name, ast.Constant):
         return name.value
+    if isinstance(name, ast.BoolOp):  # a parameter, or what it is where that is empty
+        return topic(name.values[-1])
     if isinstance(name, ast.JoinedStr):
         parts = [p.value if isinstance(p, ast.Constant) else f"<{last_name(p.value)}>" for p in name.values]
         return "".join(parts)

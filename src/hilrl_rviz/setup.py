@@ -16,6 +16,7 @@ setup(
     zip_safe=True,
     entry_points={
         "console_scripts": [
+            "box_handles = hilrl_rviz.box_handles_node:main",
             "markers = hilrl_rviz.markers_node:main",
             "installed = hilrl_rviz.installed:main",
         ],

@@ -1,7 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import yaml
-from hilrl_msgs.msg import Action
+from hilrl_msgs.msg import Action, Box
+from hilrl_msgs.srv import SetBox
 from loop_messages import CONTRACT, HOME, PERIOD, ROBOT, SCALE, TASK_FILE, action, joint_state
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
@@ -21,7 +24,16 @@ class Rig:
         self.trajectories = graph.listen(JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP)
         self.joints = graph.publisher(JointState, "joint_states", qos.STEP)
         self.commands = graph.publisher(Action, "command", qos.STEP)
+        self.boxes = graph.listen(Box, "box", qos.LATCHED)
+        self.box_client = graph.probe.create_client(SetBox, "set_box")
         graph.connect()
+
+    def set_box(self, low, high):
+        """Ask for another box; return the answer."""
+        self.graph.until(self.box_client.service_is_ready)
+        answer = self.box_client.call_async(SetBox.Request(box=Box(min=low, max=high)))
+        self.graph.until(answer.done)
+        return answer.result()
 
     def measure(self, stamp_ns, positions=HOME, **kwargs):
         msg = joint_state(stamp_ns, positions, **kwargs)
@@ -152,6 +164,43 @@ def test_without_a_measurement_nothing_is_sent_and_the_node_lives(rig, logged):
     rig.measure(2)
     executed, _ = rig.command(action(1, 0, [0.0] * 4))
     assert executed.step == 0
+
+
+def test_the_box_is_changed_while_it_runs_and_the_arm_is_led_back(rig):
+    rig.measure(0)
+    rig.graph.until(lambda: rig.boxes)
+    assert (list(rig.boxes[0].min), list(rig.boxes[0].max)) == (
+        list(CONTRACT.box_min),
+        list(CONTRACT.box_max),
+    )
+    tip = rig.node.arm.kinematics.forward(HOME)[0]
+    low, high = np.array(CONTRACT.box_min), np.array(CONTRACT.box_max)
+    high[0] = tip[0] - 0.03
+    assert rig.set_box(low, high).success
+    rig.graph.until(lambda: len(rig.boxes) == 2)
+    assert list(rig.boxes[1].max) == pytest.approx(high)
+    target, outside = HOME, [0.03]
+    for step in range(12):  # whoever acts wants to go further out
+        rig.measure(step * PERIOD, target)
+        _, target = rig.command(action(1, step, [1.0, 0.0, 0.0, 0.0]))
+        outside.append(rig.node.arm.kinematics.forward(target)[0][0] - high[0])
+    assert all(after < before + 1e-4 for before, after in pairwise(outside)) and outside[-1] < 2e-3
+    assert max(before - after for before, after in pairwise(outside)) < 0.01  # led, not thrown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "why"),
+    [
+        ([0.3, -0.1, 0.0], [0.1, 0.1, 0.1], "box x: min 0.3 m is not below max 0.1 m"),
+        ([0.1, -0.1, 0.05], [0.3, 0.1, 0.05], "box z: min 0.05 m is not below max 0.05 m"),
+        ([0.1, np.nan, 0.0], [0.3, 0.1, 0.1], "box min: holds NaN or infinity at [1]"),
+        ([0.1, -0.1, 0.0], [np.inf, 0.1, 0.1], "box max: holds NaN or infinity at [0]"),
+    ],
+)
+def test_a_box_that_is_none_changes_nothing(rig, low, high, why):
+    answer = rig.set_box(low, high)
+    assert not answer.success and answer.message == f"the box stays as it is: {why}"
+    assert rig.node.arm.box.tolist() == [list(CONTRACT.box_min), list(CONTRACT.box_max)]
 
 
 def test_a_pad_drives_an_arm_of_joint_actions_and_is_reported_in_them(make_graph, tmp_path):

@@ -23,6 +23,12 @@ def test_a_path_begins_and_ends_softly_and_no_joint_is_faster_than_asked_for():
     assert np.allclose(path.at(1e9), HOME)
 
 
+def test_each_joint_keeps_to_its_own_speed_and_all_arrive_together():
+    path = Path([0.0, 0.0], [1.0, 0.03], speed=np.array([0.5, 0.01]))
+    fastest = np.pi / 2 * np.array([1.0, 0.03]) / path.duration
+    assert fastest == pytest.approx([1.0 / 3, 0.01])
+
+
 class Rig:
     """A reset node, and an arm whose joints are where they were sent last, unless it is stuck."""
 

@@ -162,3 +162,15 @@ def test_a_node_may_destroy_what_is_waited_for_at_any_moment(make_graph):
         publisher.publish(Int32())
         graph.until(lambda: publisher.get_subscription_count() == 0)
         assert heard == []
+
+
+def test_everything_that_waits_for_an_answer_is_called_though_nothing_else_happens(make_graph):
+    graph = make_graph()
+    graph.probe.create_service(Trigger, "ask", lambda _, answer: answer)
+    client = graph.probe.create_client(Trigger, "ask")
+    graph.until(client.service_is_ready)
+    called = []
+    answer = client.call_async(Trigger.Request())
+    for name in "abc":
+        answer.add_done_callback(lambda _, name=name: called.append(name))
+    graph.until(lambda: len(called) == 3)

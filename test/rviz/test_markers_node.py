@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hilrl_msgs.msg import Action, Episode, Reward
+from hilrl_msgs.msg import Action, Box, Episode, Reward
 from loop_messages import CONTRACT, HOME, PERIOD, ROBOT, TASK_FILE, action, joint_state
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -24,6 +24,7 @@ class Rig:
         self.executed = graph.publisher(Action, "executed_action", qos.STEP)
         self.episodes = graph.publisher(Episode, "episode", qos.LATCHED)
         self.rewards = graph.publisher(Reward, "reward", qos.STEP)
+        self.boxes = graph.publisher(Box, "box", qos.LATCHED)
         graph.connect()
 
     def until(self, condition):
@@ -34,8 +35,8 @@ class Rig:
     def newest(self):
         return {m.ns: m for m in self.heard[-1].markers}
 
-    def text(self, wanted):
-        return self.until(lambda m: m["control"].text == wanted)
+    def text(self, wanted, earned=""):
+        return self.until(lambda m: (m["control"].text, m["reward"].text) == (wanted, earned))
 
 
 @pytest.fixture
@@ -58,7 +59,18 @@ def drawn(*namespaces):
 def test_the_box_is_there_before_anything_moves(rig):
     markers = rig.until(drawn("box"))
     assert markers["control"].text == "nobody"
-    assert {ns for ns, m in markers.items() if m.action == Marker.DELETE} == {"tip", "target", "way"}
+    assert {ns for ns, m in markers.items() if m.action == Marker.DELETE} == {
+        "tip",
+        "target",
+        "way",
+        "reward",
+    }
+
+
+def test_a_box_that_was_changed_is_shown(rig):
+    rig.boxes.publish(Box(min=[0.1, -0.2, 0.0], max=[0.3, 0.2, 0.1]))
+    markers = rig.until(lambda m: at(m["box"])[0] == pytest.approx(0.2))
+    assert [markers["box"].scale.x, markers["box"].scale.y] == pytest.approx([0.2, 0.4])
 
 
 def test_tip_and_target_are_where_the_kinematics_say(rig):
@@ -94,10 +106,12 @@ def test_the_return_is_the_episodes_and_each_step_counts_once(rig):
     rig.episodes.publish(Episode(phase=Episode.TRAIN, status=Episode.RUNNING, episode=5))
     rig.text("nobody\ntrain, episode 5")
     for step, reward in ((0, 0.25), (1, 0.5), (1, 0.5)):
-        rig.rewards.publish(Reward(episode=5, step=step, reward=reward))
-    rig.text("nobody\ntrain, episode 5\nreturn 0.75")
-    rig.rewards.publish(Reward(episode=5, step=2, reward=1.0, success=True, terminated=True))
-    rig.text("nobody\ntrain, episode 5\nreturn 1.75, success")
+        rig.rewards.publish(Reward(episode=5, step=step, reward=reward, probability=-1.0))
+    rig.text("nobody\ntrain, episode 5", "reward 0.50, return 0.75")
+    rig.rewards.publish(
+        Reward(episode=5, step=2, reward=1.0, probability=-1.0, success=True, terminated=True)
+    )
+    rig.text("nobody\ntrain, episode 5", "reward 1.00, return 1.75\nsuccess")
     rig.episodes.publish(Episode(phase=Episode.EVALUATE, status=Episode.RUNNING, episode=6))
     rig.text("nobody\nevaluate, episode 6")
 

@@ -1,10 +1,10 @@
 """What rviz2 is told to open exists: plugins, topics, message types, QoS; and what launch starts."""
 
-import os
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
@@ -62,6 +62,8 @@ PUBLISHED = [
     for what, topic, kind, quality in node.endpoints
     if what == "publishes"
 ] + [("robot_description", "String", qos.LATCHED)]
+# What an InteractiveMarkers display, which names no topic but what they begin with, shares with its server.
+HANDLES = {"update", "feedback", "get_interactive_markers"}
 
 
 def plugin(entry, package="rviz_default_plugins"):
@@ -78,6 +80,12 @@ def topics():
                 yield display, plugin(display), display[key]
 
 
+def handles():
+    """Beginning of the names that the display of handles uses."""
+    (display,) = (d for d in MANAGER["Displays"] if plugin(d) == "InteractiveMarkers")
+    return display["Interactive Markers Namespace"]
+
+
 def test_every_plugin_exists():
     assert {plugin(d) for d in MANAGER["Displays"]} <= DISPLAYS.keys()
     assert {plugin(t) for t in MANAGER["Tools"]} <= TOOLS
@@ -87,7 +95,7 @@ def test_every_plugin_exists():
 
 def test_every_display_with_a_topic_has_one():
     with_topic = {d["Name"] for d in MANAGER["Displays"] if DISPLAYS[plugin(d)]}
-    assert with_topic == {display["Name"] for display, _, _ in topics()}
+    assert with_topic == {display["Name"] for display, _, _ in topics()} | {"Box handles"}
 
 
 @pytest.mark.parametrize(("display", "name", "topic"), topics(), ids=[t["Value"] for _, _, t in topics()])
@@ -113,34 +121,41 @@ def test_each_topic_is_published_with_that_type_and_reaches_rviz2(display, name,
         assert compatible != QoSCompatibility.ERROR, reason
 
 
-def test_it_opens_without_the_model_and_without_cameras():
+def test_the_handles_node_offers_what_the_display_asks_for():
+    (node,) = (n for n in reference.nodes() if n.executable == "box_handles")
+    offered = {(kind, "/" + name, of) for kind, name, of, _ in node.endpoints}
+    assert {
+        ("publishes", f"{handles()}/update", "InteractiveMarkerUpdate"),
+        ("subscribes", f"{handles()}/feedback", "InteractiveMarkerFeedback"),
+        ("serves", f"{handles()}/get_interactive_markers", "GetInteractiveMarkers"),
+    } <= offered
+
+
+def test_everything_is_on_but_the_frames():
     enabled = {d["Name"]: d["Enabled"] for d in MANAGER["Displays"]}
-    assert enabled == {
-        "Grid": True, "RobotModel": True, "TF": False, "Markers": True, "Front camera": False, "Wrist camera": False
-    }  # fmt: skip
+    assert [name for name, on in enabled.items() if not on] == ["TF"]
+    assert {"RobotModel", "Markers", "Box handles", "Front camera", "Wrist camera"} <= enabled.keys()
+    # a pane of its own for each camera, and the tool that drags
+    assert {"Front camera", "Wrist camera"} <= CONFIG["Window Geometry"].keys()
+    assert plugin(MANAGER["Tools"][0]) == "Interact"
     assert all(d["Enabled"] == d["Value"] for d in MANAGER["Displays"])
 
 
 def test_frame_and_namespaces_are_those_of_the_markers():
     contract, _ = load_contract("so101")
-    array = marker_array(contract, Shown(Time(), None, None, 0, ""))
+    array = marker_array(
+        contract, Shown(Time(), np.array([contract.box_min, contract.box_max]), None, None, 0, "")
+    )
     assert MANAGER["Global Options"]["Fixed Frame"] == array.markers[0].header.frame_id
     (markers,) = (d for d in MANAGER["Displays"] if d["Name"] == "Markers")
     assert set(markers["Namespaces"]) == {m.ns for m in array.markers}
 
 
 @pytest.fixture
-def ros_desktop(tmp_path, monkeypatch):
-    """A prefix with rviz2 and robot_state_publisher that do nothing."""
-    prefix = tmp_path / "desktop"
-    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
-    index.mkdir(parents=True)
+def ros_desktop(pretend):
+    """rviz2 and robot_state_publisher that do nothing."""
     for name in ("rviz2", "robot_state_publisher"):
-        (index / name).touch()
-        (prefix / "lib" / name).mkdir(parents=True)
-        (prefix / "lib" / name / name).write_text("#!/bin/sh\n")
-        (prefix / "lib" / name / name).chmod(0o755)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}:{os.environ['AMENT_PREFIX_PATH']}")
+        pretend(name, name)
 
 
 def launched(tmp_path, **arguments):
@@ -150,19 +165,19 @@ def launched(tmp_path, **arguments):
 
 
 def test_model_and_window_can_be_left_out(tmp_path, ros_desktop):
-    assert list(launched(tmp_path, model="false", rviz="false")) == ["markers"]
+    assert list(launched(tmp_path, model="false", rviz="false")) == ["markers", "box_handles"]
 
 
 @pytest.mark.skipif(installed.is_installed("rviz2"), reason="rviz2 is installed here")
 def test_without_rviz2_it_is_not_started_unless_asked_for(tmp_path):
-    assert list(launched(tmp_path, model="false")) == ["markers"]
+    assert list(launched(tmp_path, model="false")) == ["markers", "box_handles"]
     with pytest.raises(LaunchError, match=r"rviz\.launch\.yaml:\d+: package 'rviz2' is not installed"):
         launched(tmp_path, model="false", rviz="true")
 
 
 def test_with_rviz2_the_model_and_the_window_start_too(tmp_path, ros_desktop):
     processes = launched(tmp_path, namespace="follower")
-    assert list(processes) == ["markers", "robot_state_publisher", "rviz"]
+    assert list(processes) == ["markers", "box_handles", "robot_state_publisher", "rviz"]
     model, window = processes["robot_state_publisher"], processes["rviz"]
     parameters = yaml.safe_load(Path(model[model.index("--params-file") + 1]).read_text())
     urdf = parameters["/follower/robot_state_publisher"]["ros__parameters"]["robot_description"]
@@ -171,7 +186,9 @@ def test_with_rviz2_the_model_and_the_window_start_too(tmp_path, ros_desktop):
     assert yaml.safe_load(config.read_text()) == CONFIG
     # every topic of the configuration follows the namespace
     remapped = {word.split(":=")[0] for word in window if ":=" in word and not word.startswith("__")}
-    assert remapped == {topic["Value"] for _, _, topic in topics()}
+    assert remapped == {topic["Value"] for _, _, topic in topics()} | {
+        f"{handles()}/{name}" for name in HANDLES
+    }
 
 
 @pytest.mark.parametrize(("package", "answer"), [("hilrl_rviz", "true"), ("no_such_package", "false")])

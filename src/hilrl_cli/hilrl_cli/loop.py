@@ -11,6 +11,7 @@ from .arm import EMULATED, find_port
 from .errors import UserError
 
 FOLLOWER, SIM = "/dev/so101_follower", "sim"
+CONTROLLERS = ("joint_trajectory_controller", "forward_command_controller")
 OPERATORS = ("gamepad", "keyboard", "leader", "scripted")
 # devices that a second terminal completes
 _SECOND_TERMINAL = {
@@ -24,7 +25,8 @@ def add_place(parser: argparse.ArgumentParser, port: str, operators: tuple[str, 
     parser.add_argument(
         "--port",
         default=port,
-        help=f"serial port, emulated (servos in MuJoCo), or sim (default: {port})",
+        help=f"serial port, emulated (servos in MuJoCo), sim, or the controller of ros2_control that moves the arm: "
+        f"{' or '.join(CONTROLLERS)} (default: {port})",
     )
     parser.add_argument(
         "--operator",
@@ -58,7 +60,7 @@ def place(arguments: argparse.Namespace, in_sim: str = "scripted", hint: bool = 
         UserError: There is no such port, or it may not be opened.
     """
     port = arguments.port
-    if port not in (SIM, EMULATED):
+    if port not in (SIM, EMULATED, *CONTROLLERS):
         find_port(port, "follower")
     operator = arguments.operator or (in_sim if port == SIM else "gamepad")
     if hint and operator in _SECOND_TERMINAL:

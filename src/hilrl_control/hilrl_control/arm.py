@@ -56,6 +56,9 @@ class ArmController:
     the jaws does not depend on where it lies. An arm with fewer than six joints comes as near as it can.
     In the same way a gripper that the action does not name goes to its home position, and squeezes what is
     in between.
+
+    Attributes:
+        box: Bounds of the tip [2, 3] in the base frame, lower and upper, m: the contract's, or those of `set_box`.
     """
 
     def __init__(self, contract: Contract):
@@ -67,7 +70,7 @@ class ArmController:
         self._scale = np.array(contract.action.scale)
         self._low, self._high = self.kinematics.joint_limits.T
         self._reach = np.array(contract.joint_speeds) * contract.period  # rad or m per step
-        self._box = np.array([contract.box_min, contract.box_max])
+        self.box = np.array([contract.box_min, contract.box_max])
         self._home_R = self.kinematics.forward(np.array(contract.home))[1]
         self._gripper = contract.joints.index(contract.gripper_joint)
         axes = ("x", "y", "z", "roll", "pitch", "yaw")
@@ -82,6 +85,25 @@ class ArmController:
             self._hand = ArmController(dataclasses.replace(contract, action=contract.motion))
         self._target: np.ndarray | None = None
         self._pose = np.zeros(6)  # ee_delta: commanded x, y, z and roll, pitch, yaw relative to home
+
+    def set_box(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Let the tip go elsewhere from now on; where it is outside, its next steps lead back.
+
+        Args:
+            low: Lower bounds [3] in the base frame, m.
+            high: Upper bounds [3] in the base frame, m.
+
+        Raises:
+            ValueError: Not three finite numbers each, or a lower bound is not below the upper one; nothing was
+                changed.
+        """
+        box = np.array([self._check("box min", low, 3), self._check("box max", high, 3)])
+        for axis, lower, upper in zip("xyz", *box, strict=True):
+            if lower >= upper:
+                raise ValueError(f"box {axis}: min {lower:g} m is not below max {upper:g} m")
+        self.box = box
+        if self._type != "ee_delta":
+            self._hand.box = box
 
     def reset(self, q_measured: np.ndarray) -> None:
         """Anchor the targets at the measured joints [n], rad: at a new episode or after a pause.
@@ -287,7 +309,7 @@ class ArmController:
 
     def _into_box(self, pos: np.ndarray, delta: np.ndarray) -> np.ndarray:
         """Shorten delta [3] so pos + delta stays in the box; outside it, lead back and never further out."""
-        low, high = self._box
+        low, high = self.box
         back = LEAD_BACK * self.contract.period
         floor = np.minimum(low, pos + back)  # inside: the bound; below it: a little above where we are
         ceiling = np.maximum(high, pos - back)
@@ -295,7 +317,7 @@ class ArmController:
 
     def _outside(self, pos: np.ndarray) -> float:
         """Return how far pos [3] lies outside the box, m (0 inside)."""
-        return float(np.max(np.maximum(self._box[0] - pos, pos - self._box[1]), initial=0.0))
+        return float(np.max(np.maximum(self.box[0] - pos, pos - self.box[1]), initial=0.0))
 
     def _gate(self, old: np.ndarray, new: np.ndarray, reach: np.ndarray | float = np.inf) -> np.ndarray:
         """Return the joint targets that may leave, on the way from old to new: limits, speed, box.

@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
-from hilrl_msgs.msg import Action
-from rclpy.node import Node
+from hilrl_msgs.msg import Action, Box
+from hilrl_msgs.srv import SetBox
 from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 from hilrl_control.arm import ArmController, Executed
+from hilrl_control.targets import TargetsNode, interface_param, topic_param
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import floats, joint_vector, nanoseconds, to_time
+from hilrl_ros.messages import floats, joint_vector, nanoseconds
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 
@@ -21,14 +23,19 @@ class ArmControllerParams:
 
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
+    command_interface: str = interface_param()
+    command_topic: str = topic_param()
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
-class ArmControllerNode(Node):
-    """Subscribes to `command` and `joint_states`, publishes `trajectory_controller/joint_trajectory`.
+class ArmControllerNode(TargetsNode):
+    """Subscribes to `command` and `joint_states`, publishes joint targets (see `TargetsNode`).
 
     What was really commanded goes out on `executed_action`, in the contract's action space. A command that
     cannot be executed (NaN, wrong size) makes the arm hold and is reported as the hold that it became.
+
+    Publishes the tip's `box`, latched, and serves `set_box`, which changes it until this node ends: a tip that is
+    then outside is led back.
     """
 
     def __init__(self):
@@ -39,14 +46,33 @@ class ArmControllerNode(Node):
         self.episode: int | None = None
         self.joints: JointState | None = None
         self.waiting: Action | None = None
-        self.done: tuple[Action, JointTrajectory] | None = None
-        self.targets = self.create_publisher(
-            JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
-        )
+        self.done: tuple[Action, JointTrajectory | Float64MultiArray] | None = None
+        self.open_targets(params.command_interface, params.command_topic, self.contract.joints)
         self.executed = self.create_publisher(Action, "executed_action", qos.STEP)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(Action, "command", self.on_command, qos.STEP)
+        self.boxes = self.create_publisher(Box, "box", qos.LATCHED)
+        self.create_service(SetBox, "set_box", self.on_set_box)
+        self.publish_box()
         ask_for_realtime(self, params.realtime)
+
+    def publish_box(self) -> None:
+        """Tell where the tip may go."""
+        low, high = self.arm.box
+        self.boxes.publish(Box(min=low, max=high))
+
+    def on_set_box(self, request: SetBox.Request, response: SetBox.Response) -> SetBox.Response:
+        """Change where the tip may go."""
+        try:
+            self.arm.set_box(request.box.min, request.box.max)
+        except ValueError as e:
+            response.message = f"the box stays as it is: {e}"
+            return response
+        low, high = self.arm.box.round(3).tolist()
+        self.get_logger().info(f"the tip's box is now min {low}, max {high} m")
+        self.publish_box()
+        response.success = True
+        return response
 
     def on_joints(self, msg: JointState) -> None:
         """Remember the newest joint state; execute the command that waited for it."""
@@ -89,14 +115,9 @@ class ArmControllerNode(Node):
             header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller,
             device=msg.device, space=Action.CONTRACT, action=floats(result.action), policy_version=msg.policy_version,
         )  # fmt: skip
-        point = JointTrajectoryPoint(positions=result.target.tolist())
-        point.time_from_start.nanosec = to_time(round(1e9 / self.contract.control_rate)).nanosec
-        point.time_from_start.sec = to_time(round(1e9 / self.contract.control_rate)).sec
-        trajectory = JointTrajectory(
-            header=msg.header, joint_names=list(self.contract.joints), points=[point]
-        )
-        self.done = (report, trajectory)
-        self.send(report, trajectory)
+        targets = self.targets_message(result.target, self.contract.period, msg.header.stamp)
+        self.done = (report, targets)
+        self.send(report, targets)
 
     def command(self, measured: np.ndarray, msg: Action) -> Executed:
         """Return what the arm does for a command."""
@@ -108,9 +129,9 @@ class ArmControllerNode(Node):
             return self.arm.follow(measured, np.array(msg.action))
         return self.arm.step(measured, np.array(msg.action))
 
-    def send(self, report: Action, trajectory: JointTrajectory) -> None:
+    def send(self, report: Action, targets: JointTrajectory | Float64MultiArray) -> None:
         """Publish what was executed and the joint targets."""
-        self.targets.publish(trajectory)
+        self.targets.publish(targets)
         self.executed.publish(report)
 
 

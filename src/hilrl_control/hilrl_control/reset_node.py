@@ -9,15 +9,14 @@ import numpy as np
 from hilrl_msgs.msg import OperatorEvent, ResetStatus
 from hilrl_msgs.srv import Reset
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from hilrl_control.targets import TargetsNode, interface_param, topic_param
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
-from hilrl_ros.messages import joint_vector, to_time
+from hilrl_ros.messages import joint_vector
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 
 _TICK = 0.05  # s between two targets: when this node dies, the driver's watchdog stops the arm
@@ -39,6 +38,8 @@ class ResetParams:
     )
     wait: float = param(3.0, "How long the timer waits", unit="s", bounds=(0.0, 3600.0))
     speed: float = param(0.8, "Speed of the fastest joint on the way home", unit="rad/s", bounds=(0.05, 3.0))
+    command_interface: str = interface_param()
+    command_topic: str = topic_param()
     realtime: bool = param(False, "Ask for real-time priority (SCHED_FIFO)")
 
 
@@ -48,13 +49,13 @@ class Path:
     Args:
         start: Joint positions [n], rad.
         end: Joint positions [n], rad.
-        speed: Of the joint with the longest way, at its fastest, rad/s.
+        speed: Of each joint at its fastest [n], rad/s (m/s where it slides); the slowest joint sets the pace.
     """
 
-    def __init__(self, start: np.ndarray, end: np.ndarray, speed: float):
+    def __init__(self, start: np.ndarray, end: np.ndarray, speed: np.ndarray):
         self.start, self.end = np.array(start, float), np.array(end, float)
         # half a cosine is at most π/2 times as fast as it is on average
-        self.duration = max(float(np.abs(self.end - self.start).max()) / speed * np.pi / 2, _TICK)
+        self.duration = max(float((np.abs(self.end - self.start) / speed).max()) * np.pi / 2, _TICK)
 
     def at(self, seconds: float) -> np.ndarray:
         """Return the joint positions [n] after some time; the end for ever after it."""
@@ -62,11 +63,11 @@ class Path:
         return self.start + (self.end - self.start) * (1 - np.cos(np.pi * share)) / 2
 
 
-class ResetNode(Node):
+class ResetNode(TargetsNode):
     """Serves `reset_episode`: leads the arm home, at a random offset inside the box, and answers when all is ready.
 
-    Publishes `trajectory_controller/joint_trajectory` and, latched, `reset_status`. The offset is drawn from the
-    request's seed, within the task's `home_spread`.
+    Publishes joint targets (see `TargetsNode`) and, latched, `reset_status`. The offset is drawn from the request's
+    seed, within the task's `home_spread`.
     """
 
     def __init__(self):
@@ -76,14 +77,13 @@ class ResetNode(Node):
         self.kinematics = Kinematics(self.contract)
         self.spread = float(task.scene.get("home_spread", 0.0))
         self.arm = [i for i, name in enumerate(self.contract.joints) if name != self.contract.gripper_joint]
+        self.speeds = np.minimum(self.contract.joint_speeds, self.params.speed)
         self.joints: np.ndarray | None = None
         self.status = ResetStatus(state=ResetStatus.READY)
         self.path: Path | None = None
         self.since = 0.0
         self.done: Future | None = None  # its result: why the arm is not home, empty if it is
-        self.targets = self.create_publisher(
-            JointTrajectory, "trajectory_controller/joint_trajectory", qos.STEP
-        )
+        self.open_targets(self.params.command_interface, self.params.command_topic, self.contract.joints)
         self.publisher = self.create_publisher(ResetStatus, "reset_status", qos.LATCHED)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
@@ -109,7 +109,7 @@ class ResetNode(Node):
             if self.done is not None and not self.done.done():
                 self.done.set_result(f"episode {request.episode} was asked for meanwhile")
             home = self.kinematics.near_home(self.spread, np.random.default_rng(request.seed))
-            self.path, self.since = Path(self.joints, home, self.params.speed), time.monotonic()
+            self.path, self.since = Path(self.joints, home, self.speeds), time.monotonic()
             self.done = Future()
             self.status = ResetStatus(episode=request.episode, seed=request.seed)
             self.enter(ResetStatus.MOVING)
@@ -156,12 +156,7 @@ class ResetNode(Node):
 
     def send(self, target: np.ndarray) -> None:
         """Publish one joint target."""
-        ahead = to_time(round(_AHEAD * 1e9))
-        point = JointTrajectoryPoint(positions=target.tolist())
-        point.time_from_start.sec, point.time_from_start.nanosec = ahead.sec, ahead.nanosec
-        msg = JointTrajectory(joint_names=list(self.contract.joints), points=[point])
-        msg.header.stamp = self.get_clock().now().to_msg()
-        self.targets.publish(msg)
+        self.targets.publish(self.targets_message(target, _AHEAD, self.get_clock().now().to_msg()))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.subscription import Subscription
+from rclpy.task import Task
 
 _RARE_S = 0.05  # how long a busy node lets parameter services and QoS events wait
 _RARE_SERVICES = ("rcl_interfaces.", "type_description_interfaces.")
@@ -65,6 +66,9 @@ class Executor(SingleThreadedExecutor):
                         rest = True
         if rest:
             super().spin_once(timeout_sec=0)
+            # It runs one task only, and nothing else wakes the others: a future that is done has several.
+            if any(map(_waits_to_begin, [task for task, _, _ in self._tasks])):
+                self._guard.trigger()
 
     def wake(self) -> None:
         """Look at all entities anew: a node made or destroyed one."""
@@ -142,3 +146,11 @@ class Executor(SingleThreadedExecutor):
             ),
         ]
         self._stale, self._rare_at = False, 0.0
+
+
+def _waits_to_begin(task: Task) -> bool:
+    """Whether a task has not run yet; one that awaits something has."""
+    if task.done():
+        return False
+    handler = task._handler
+    return not inspect.iscoroutine(handler) or inspect.getcoroutinestate(handler) == inspect.CORO_CREATED

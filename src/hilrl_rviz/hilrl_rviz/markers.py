@@ -18,8 +18,10 @@ from hilrl_ros.contract import Contract
 from hilrl_ros.messages import CONTROLLER_NAMES, PHASE_NAMES
 
 LIFETIME = 3  # s after which rviz2 drops what a dead node has left
-TEXT_ABOVE = 0.2  # m between the box and the text: the arm reaches over its box
+TEXT_ABOVE = 0.2  # m between the box and the lower text: the arm reaches over its box
+TEXT_SIZE = 0.025  # m
 WHITE, GREY = (1.0, 1.0, 1.0), (0.6, 0.6, 0.6)
+GREEN, RED, YELLOW = (0.3, 0.9, 0.3), (1.0, 0.3, 0.3), (1.0, 0.9, 0.3)
 COLORS = {Action.POLICY: (0.25, 0.55, 1.0), Action.PERSON: (1.0, 0.55, 0.1), Action.NOBODY: GREY}
 _PHASES = {number: name for name, number in PHASE_NAMES.items()} | {Episode.DONE: "done"}
 # edges of a box, by its corners as binary numbers: two corners that differ in one bit
@@ -34,25 +36,29 @@ class Shown:
         stamp: Of the joint state.
         tip: Measured position [3] of the tip in base_frame, m; None where no joint state is fresh.
         target: Commanded position [3] of the tip in base_frame, m; None where no command is fresh.
+        box: Bounds of the tip [2, 3] in base_frame, m.
         controller: Who is in control, as in Action.
-        text: What stands above the arm.
+        control: Text above the arm: who is in control of which episode.
+        earned: Text below it: what that episode earned; empty before the first reward.
+        outcome: Colour of that text: how the episode ended.
     """
 
     stamp: Time
+    box: np.ndarray
     tip: np.ndarray | None
     target: np.ndarray | None
     controller: int
-    text: str
+    control: str
+    earned: str = ""
+    outcome: tuple[float, float, float] = WHITE
 
 
-def caption(executed: Action | None, episode: Episode | None, reward: Reward | None, total: float) -> str:
-    """Return the text above the arm: who is in control, phase and episode, return.
+def caption(executed: Action | None, episode: Episode | None) -> str:
+    """Return the text above the arm: who is in control, phase and episode.
 
     Args:
         executed: Newest executed action, None where none is fresh.
         episode: Newest announcement of the session, None without a session.
-        reward: Newest reward of that episode, None before the first.
-        total: Sum of the rewards of that episode.
     """
     who = CONTROLLER_NAMES.get(executed.controller if executed else Action.NOBODY, "unknown")
     lines = [f"{who} ({executed.device})" if executed and executed.device else who]
@@ -60,19 +66,35 @@ def caption(executed: Action | None, episode: Episode | None, reward: Reward | N
         status = {Episode.IDLE: "waiting", Episode.PAUSED: "paused"}.get(episode.status)
         phase = [_PHASES.get(episode.phase, f"phase {episode.phase}"), f"episode {episode.episode}", status]
         lines.append(", ".join(part for part in phase if part))
-    if reward:
-        ends = {"success": reward.success, "failure": reward.terminated, "time is up": reward.truncated}
-        end = next((f", {name}" for name, holds in ends.items() if holds), "")
-        lines.append(f"return {total:.2f}{end}")
     return "\n".join(lines)
 
 
-def marker_array(contract: Contract, shown: Shown) -> MarkerArray:
-    """Return all markers, in the contract's base_frame; those of an unknown tip or target as deletions.
+def earnings(reward: Reward, total: float) -> tuple[str, tuple[float, float, float]]:
+    """Return what an episode earned as a text, and the text's colour.
 
-    Namespaces: `box` (0: edges, 1: sides), `tip`, `target`, `way` (from tip to target) and `control` (text).
+    Args:
+        reward: Newest reward of the episode.
+        total: Sum of the rewards of the episode.
     """
-    low, high = np.array([contract.box_min, contract.box_max])
+    text = f"reward {reward.reward:.2f}, return {total:.2f}"
+    if reward.probability >= 0:
+        text += f", p(success) {reward.probability:.2f}"
+    if reward.success:
+        return f"{text}\nsuccess", GREEN
+    if reward.terminated:
+        return f"{text}\nfailure", RED
+    if reward.truncated:
+        return f"{text}\ntime is up", YELLOW
+    return text, WHITE
+
+
+def marker_array(contract: Contract, shown: Shown) -> MarkerArray:
+    """Return all markers, in the contract's base_frame; those of what is not known as deletions.
+
+    Namespaces: `box` (0: edges, 1: sides), `tip`, `target`, `way` (from tip to target) and the texts `control` and
+    `reward`.
+    """
+    low, high = shown.box
     middle = (low + high) / 2
     color = COLORS.get(shown.controller, GREY)
     header = Header(stamp=shown.stamp, frame_id=contract.model.base_frame)
@@ -93,10 +115,13 @@ def marker_array(contract: Contract, shown: Shown) -> MarkerArray:
     tip = marker("tip", Marker.SPHERE, [0.014] * 3, WHITE, at=shown.tip)
     target = marker("target", Marker.SPHERE, [0.018] * 3, color, 0.6, at=shown.target)
     way = marker("way", Marker.LINE_STRIP, (0.004, 0, 0), color)
-    text = marker(
-        "control", Marker.TEXT_VIEW_FACING, (0, 0, 0.025), color, at=(*middle[:2], high[2] + TEXT_ABOVE)
-    )
-    text.text = shown.text
+    above = np.array([*middle[:2], high[2] + TEXT_ABOVE])
+    reward = marker("reward", Marker.TEXT_VIEW_FACING, (0, 0, TEXT_SIZE), shown.outcome, at=above)
+    above[2] += 3 * TEXT_SIZE
+    control = marker("control", Marker.TEXT_VIEW_FACING, (0, 0, TEXT_SIZE), color, at=above)
+    reward.text, control.text = shown.earned, shown.control
+    if not shown.earned:
+        reward.action = Marker.DELETE
     if shown.tip is None:
         tip.action = Marker.DELETE
     if shown.target is None:
@@ -105,7 +130,7 @@ def marker_array(contract: Contract, shown: Shown) -> MarkerArray:
         way.action = Marker.DELETE
     else:
         way.points = [_point(shown.tip), _point(shown.target)]
-    return MarkerArray(markers=[edges, sides, tip, target, way, text])
+    return MarkerArray(markers=[edges, sides, tip, target, way, control, reward])
 
 
 def _point(xyz) -> Point:

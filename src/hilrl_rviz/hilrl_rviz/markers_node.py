@@ -1,4 +1,4 @@
-"""Markers node: the end-effector box, the tip, its target and who is in control, for rviz2."""
+"""Markers node: the end-effector box, the tip, its target, who is in control and what it earns, for rviz2."""
 
 import time
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from hilrl_msgs.msg import Action, Episode, Reward
+from hilrl_msgs.msg import Action, Box, Episode, Reward
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from visualization_msgs.msg import MarkerArray
 
 from hilrl_ros import qos
@@ -17,7 +18,7 @@ from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import joint_vector
 from hilrl_ros.node import declare, param, run
-from hilrl_rviz.markers import Shown, caption, marker_array
+from hilrl_rviz.markers import WHITE, Shown, caption, earnings, marker_array
 
 
 @dataclass
@@ -36,7 +37,7 @@ class MarkersParams:
 
 
 class MarkersNode(Node):
-    """Publishes `markers`: box, measured and commanded tip, and as text control, episode and return.
+    """Publishes `markers`: box, measured and commanded tip, and as text control, episode, reward and success.
 
     It only listens: nothing in the loop waits for it.
     """
@@ -48,15 +49,24 @@ class MarkersNode(Node):
         self.kinematics = Kinematics(self.contract)
         # the newest message of each type and when it came, by this machine's clock: stamps may be simulated time
         self.newest: dict[type, tuple[Any, float]] = {}
+        self.box = np.array([self.contract.box_min, self.contract.box_max])
         self.episode: Episode | None = None
         self.reward: Reward | None = None
         self.total = 0.0
         self.markers = self.create_publisher(MarkerArray, "markers", qos.LATCHED)
         self.create_subscription(JointState, "joint_states", self.remember, qos.SENSOR)
+        # whichever the arm controller uses: its parameter `command_interface`
         self.create_subscription(
             JointTrajectory, "trajectory_controller/joint_trajectory", self.remember, qos.STEP
         )
+        self.create_subscription(
+            JointTrajectory, "joint_trajectory_controller/joint_trajectory", self.remember, qos.STEP
+        )
+        self.create_subscription(
+            Float64MultiArray, "forward_command_controller/commands", self.on_forward, qos.STEP
+        )
         self.create_subscription(Action, "executed_action", self.remember, qos.STEP)
+        self.create_subscription(Box, "box", self.on_box, qos.LATCHED)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         self.create_subscription(Reward, "reward", self.on_reward, qos.STEP)
         self.create_timer(1.0 / self.params.rate, self.publish)
@@ -65,10 +75,19 @@ class MarkersNode(Node):
         """Keep a message until a newer one comes or it is too old."""
         self.newest[type(msg)] = msg, time.monotonic()
 
+    def on_forward(self, msg: Float64MultiArray) -> None:
+        """Take joint targets in the contract's order for a trajectory."""
+        joints = self.contract.joints
+        self.remember(JointTrajectory(joint_names=joints, points=[JointTrajectoryPoint(positions=msg.data)]))
+
     def fresh(self, kind: type) -> Any:
         """Return the newest message of a type, None where none came within the timeout."""
         msg, came = self.newest.get(kind, (None, 0.0))
         return msg if time.monotonic() - came <= self.params.timeout else None
+
+    def on_box(self, msg: Box) -> None:
+        """Show the box that holds now."""
+        self.box = np.array([msg.min, msg.max])
 
     def on_episode(self, msg: Episode) -> None:
         """Remember the episode; a new one has no return yet."""
@@ -88,12 +107,16 @@ class MarkersNode(Node):
         """Publish the markers of what is known now."""
         state, command, executed = (self.fresh(kind) for kind in (JointState, JointTrajectory, Action))
         measured = self.measured(state)
+        earned, outcome = earnings(self.reward, self.total) if self.reward else ("", WHITE)
         shown = Shown(
             stamp=state.header.stamp if state else Time(),
+            box=self.box,
             tip=self.tip(measured),
             target=self.tip(self.wanted(command, measured)),
             controller=executed.controller if executed else Action.NOBODY,
-            text=caption(executed, self.episode, self.reward, self.total),
+            control=caption(executed, self.episode),
+            earned=earned,
+            outcome=outcome,
         )
         self.markers.publish(marker_array(self.contract, shown))
 

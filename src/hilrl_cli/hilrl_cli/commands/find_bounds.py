@@ -1,4 +1,7 @@
-"""hilrl find-bounds: the box that the tip shall stay in, and the joints' ranges, by moving the arm by hand."""
+"""hilrl find-bounds: the box that the tip shall stay in, and the joints' ranges, by moving the arm by hand.
+
+With --save, the box that holds in a running graph, as it was dragged in rviz2.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from hilrl_cli.lines import Lines
 
 SMALLEST = 0.03  # m that the box must measure along each axis
 PAUSE = 0.02  # s between two readings
+_HEARD = 5.0  # s within which a running arm controller is heard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.1,
         help="rad that each joint may go past what was shown (default: 0.1)",
     )
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="keep the box of the running arm controller, as rviz2 changed it; the arm is not moved by hand",
+    )
+    parser.add_argument("--namespace", default="", help="with --save: namespace of the running graph")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Watch the tip until enter is pressed, then write the contract."""
+    """Watch the tip until enter is pressed, or ask the running arm controller; then write the contract."""
     environment.enter()
+    if arguments.save:
+        return save(arguments)
     from hilrl_ros.contract import ContractError, find_config, load_contract
     from hilrl_ros.kinematics import Kinematics
     from so101_driver.calibration import Calibration, CalibrationError
@@ -71,15 +83,75 @@ def run(arguments: argparse.Namespace) -> int:
     write(out, text)
     picture = out.with_suffix(".png")
     draw(picture, seen)
-    home = kinematics.forward(np.array(contract.home))[0]
     print(describe(seen.box(), contract.joints, limits))
-    if np.any(home < seen.box()[0]) or np.any(home > seen.box()[1]):
+    say_home(contract, kinematics, seen.box())
+    print(f"Written to {out} ({picture} shows it). Use it with robot:={out}")
+    return 0
+
+
+def save(arguments: argparse.Namespace) -> int:
+    """Write a contract with the box of the running arm controller; everything else stays."""
+    from hilrl_ros.contract import ContractError, find_config, load_contract
+    from hilrl_ros.kinematics import Kinematics
+
+    try:
+        source = find_config("robots", arguments.robot)
+        contract, _ = load_contract(arguments.robot)
+        kinematics = Kinematics(contract)
+    except ContractError as error:
+        raise UserError(str(error)) from None
+    box = live_box(arguments.namespace)
+    out = arguments.out or Path(f"{contract.robot}_bounds.yaml")
+    write(out, with_bounds(source.read_text(), box))
+    print(describe(box))
+    say_home(contract, kinematics, box)
+    print(f"Written to {out}. Use it with robot:={out}")
+    return 0
+
+
+def live_box(namespace: str) -> np.ndarray:
+    """Return the box [2, 3] of the running arm controller, m, rounded to millimetres.
+
+    Raises:
+        UserError: None is heard.
+    """
+    import rclpy
+    from hilrl_msgs.msg import Box
+    from rclpy.executors import SingleThreadedExecutor
+
+    from hilrl_ros import qos
+
+    environment.join_graph()
+    context, heard = rclpy.Context(), []
+    rclpy.init(args=[], context=context)
+    executor = SingleThreadedExecutor(context=context)
+    node = rclpy.create_node("find_bounds", namespace=namespace, context=context)
+    try:
+        executor.add_node(node)
+        node.create_subscription(Box, "box", heard.append, qos.LATCHED)
+        end = time.monotonic() + _HEARD
+        while not heard and time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.1)
+        if not heard:
+            raise UserError(
+                f"no arm controller tells its box on {node.resolve_topic_name('box')}: start a graph first, or name "
+                "its --namespace"
+            )
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+    return np.round([heard[-1].min, heard[-1].max], 3)
+
+
+def say_home(contract, kinematics, box: np.ndarray) -> None:
+    """Say so where the tip's home lies outside a box [2, 3]."""
+    home = kinematics.forward(np.array(contract.home))[0]
+    if np.any(home < box[0]) or np.any(home > box[1]):
         print(
             f"The tip's home ({', '.join(f'{v:.3f}' for v in home)}) lies outside this box: an episode begins with "
             "being led into it. Change `home`, or show a larger box."
         )
-    print(f"Written to {out} ({picture} shows it). Use it with robot:={out}")
-    return 0
 
 
 def emulated():
@@ -202,18 +274,20 @@ def status(seen: Seen) -> str:
     return "\n".join(["tip", *rows])
 
 
-def describe(box: np.ndarray, joints: tuple[str, ...], limits: np.ndarray) -> str:
+def describe(box: np.ndarray, joints: tuple[str, ...] = (), limits: np.ndarray | tuple = ()) -> str:
     """The result in words."""
     size = " x ".join(f"{100 * v:.0f}" for v in box[1] - box[0])
     rows = [f"  {name:<14} {lo:+.2f} to {hi:+.2f} rad" for name, (lo, hi) in zip(joints, limits, strict=True)]
     return "\n".join([f"Box of {size} cm: min {box[0].tolist()}, max {box[1].tolist()}", *rows])
 
 
-def with_bounds(text: str, box: np.ndarray, limits: dict[str, np.ndarray]) -> str:
-    """Return a contract's YAML with another box and other joint limits; everything else, comments too, stays."""
+def with_bounds(text: str, box: np.ndarray, limits: dict[str, np.ndarray] | None = None) -> str:
+    """Return a contract's YAML with another box and, if given, other joint limits; all else, comments too, stays."""
 
     def change(data) -> None:
         data["box"] = in_line({"min": box[0].tolist(), "max": box[1].tolist()})
+        if limits is None:
+            return
         ranges = in_line({name: pair.tolist() for name, pair in limits.items()})
         if "joint_limits" in data:
             data["joint_limits"] = ranges
