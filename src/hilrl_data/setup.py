@@ -17,6 +17,7 @@ setup(
     entry_points={
         "console_scripts": [
             "recorder = hilrl_data.recorder_node:main",
+            "topics = hilrl_data.topics:main",
         ],
     },
 )

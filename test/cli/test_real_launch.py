@@ -155,6 +155,10 @@ def test_the_launch_files_of_the_suite(path, tmp_path, monkeypatch):
     compare(path, given, tmp_path / "parameters", monkeypatch)
 
 
+def test_another_bag_of_a_recording(tmp_path, monkeypatch):
+    compare(ROOT / "launch/record_demos.launch.yaml", {"bag": "/tmp/whole"}, tmp_path / "p", monkeypatch)
+
+
 @pytest.mark.parametrize("path", PYTHON, ids=[path.name for path in PYTHON])
 def test_python_launch_files_declare_the_arguments_of_the_yaml(path):
     from launch.launch_description_sources import get_launch_description_from_any_launch_file

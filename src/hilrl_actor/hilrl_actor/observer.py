@@ -42,6 +42,7 @@ class Observer:
         self.max_age_ns = round(max_age * 1e9)
         self.period_ns = round(1e9 / contract.control_rate)
         self.newest: dict[str, Any] = {}
+        self.executed: dict[tuple[int, int], Any] = {}  # by episode and step, since the last observation's
         self.frames: dict[str, deque[np.ndarray]] = {}
         self.episode: int | None = None
         self.start_ns = 0
@@ -73,6 +74,8 @@ class Observer:
             (the simulator waits for an action that got lost), else None.
         """
         self.newest[topic] = msg
+        if topic == EXECUTED:  # when a bag is played, the next step's may come before this step's images
+            self.executed[msg.episode, msg.step] = msg
         if topic == JOINT_STATES and self._offered_again():
             return None if self.paused else self.last
         return self._tick()
@@ -106,6 +109,7 @@ class Observer:
         if EXECUTED in sources and self.last is not None and self._executed() is None and not late:
             return None
         self.last = self._observe(stamp, step, joints)
+        self.executed = {key: msg for key, msg in self.executed.items() if key >= (self.episode, step)}
         return self.last
 
     def _observe(self, stamp: int, step: int, joints: Any) -> Observation:
@@ -131,10 +135,7 @@ class Observer:
 
     def _executed(self) -> Any:
         """Return the executed action of the last observation; None if it has not come."""
-        msg = self.newest.get(EXECUTED)
-        if msg is None or self.last is None or (msg.episode, msg.step) != (self.last.episode, self.last.step):
-            return None
-        return msg
+        return self.executed.get((self.last.episode, self.last.step)) if self.last is not None else None
 
     def _value(self, entry: StateEntry, tip: dict[str, float]) -> float:
         if entry.field.startswith("tip."):

@@ -12,7 +12,15 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from hilrl_msgs.msg import Action, Observation, Reward
 from rclpy.serialization import deserialize_message, serialize_message
-from rosbags.interfaces import Connection
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import Image
@@ -24,6 +32,12 @@ _PARTIAL = ".partial"
 EPISODE_FILE = "episode.json"
 # what an episode's steps are joined from, in the order of a step
 STEP_TOPICS = {"observation": Observation, "executed_action": Action, "reward": Reward}
+# What an announcement of an episode was published with, and must be played with: the observer asks for the newest one.
+_UNLIMITED = QosTime(9223372036, 854775807)
+_LATCHED = Qos(
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
+    _UNLIMITED, _UNLIMITED, QosLiveliness.AUTOMATIC, _UNLIMITED, False,
+)  # fmt: skip
 
 
 class BagError(ValueError):
@@ -71,11 +85,14 @@ class EpisodeWriter:
         self.writer.open()
         self.connections: dict[str, Connection] = {}
 
-    def write(self, topic: str, type_name: str, stamp_ns: int, data: bytes) -> None:
-        """Add a serialised message (CDR) of type `package/msg/Name`."""
+    def write(self, topic: str, type_name: str, stamp_ns: int, data: bytes, latched: bool = False) -> None:
+        """Add a serialised message (CDR) of type `package/msg/Name`; `ros2 bag play` latches it as it was."""
         if topic not in self.connections:
             self.connections[topic] = self.writer.add_connection(
-                topic, type_name, typestore=typestore_for(type_name)
+                topic,
+                type_name,
+                typestore=typestore_for(type_name),
+                offered_qos_profiles=[_LATCHED] if latched else [],
             )
         self.writer.write(self.connections[topic], stamp_ns, data)
 

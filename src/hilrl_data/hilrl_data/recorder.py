@@ -6,10 +6,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hilrl_msgs.msg import Action, Episode, Observation, Recording, Reward
+from rclpy.serialization import serialize_message
 
-from hilrl_data.bags import EpisodeInfo, EpisodeWriter
+from hilrl_data.bags import STEP_TOPICS, EpisodeInfo, EpisodeWriter
 from hilrl_ros.contract import Contract, Task
 from hilrl_ros.messages import nanoseconds
+
+
+def recorded_types(contract: Contract) -> dict[str, str]:
+    """Return the message type of each topic (relative) that an episode's bag holds besides its announcement.
+
+    They are what the observer reads, and what a step is joined from: played to an observer, a bag gives the same
+    observations again.
+    """
+    types = {entry.topic: entry.type for entry in contract.entries}
+    types |= {camera.topic: "sensor_msgs/msg/Image" for camera in contract.cameras.values()}
+    return types | {topic: f"hilrl_msgs/msg/{kind.__name__}" for topic, kind in STEP_TOPICS.items()}
 
 
 @dataclass
@@ -47,8 +59,8 @@ class EpisodeRecorder:
     noted_aside: list[Observation | Action | Reward] = field(default_factory=list)
     seen: dict[type, set[int]] = field(default_factory=dict)
 
-    def begin(self, msg: Episode, folder: Path) -> Recording | None:
-        """Take the announcement of an episode; `folder` will hold its bag.
+    def begin(self, msg: Episode, folder: Path, topic: str = "/episode") -> Recording | None:
+        """Take the announcement of an episode; `folder` will hold its bag, which begins with it.
 
         Returns:
             What became of the bag, if all of the episode was there before its announcement.
@@ -64,6 +76,9 @@ class EpisodeRecorder:
         self.episode, self.start_ns = msg, nanoseconds(msg.header.stamp)
         self.end, self.seen = None, {Observation: set(), Action: set(), Reward: set()}
         self.writer = EpisodeWriter(folder)
+        self.writer.write(
+            topic, "hilrl_msgs/msg/Episode", self.start_ns, serialize_message(msg), latched=True
+        )
         early, self.aside = self.aside, []
         for message in early:
             self.add_raw(message)

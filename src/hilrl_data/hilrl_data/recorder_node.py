@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hilrl_msgs.msg import Action, Episode, Observation, OperatorEvent, Recording, Reward
+from hilrl_msgs.msg import Episode, OperatorEvent, Recording
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
-from hilrl_data.recorder import EpisodeRecorder, Message
+from hilrl_data.bags import STEP_TOPICS
+from hilrl_data.recorder import EpisodeRecorder, Message, recorded_types
 from hilrl_data.video import VideoWriter
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
@@ -28,7 +29,6 @@ _PHASES = {
     ),
 }
 _FOLDERS = {Episode.LABEL: "labels", Episode.DEMONSTRATE: "demos"}
-_STEP_TOPICS = {"observation": Observation, "executed_action": Action, "reward": Reward}
 
 
 @dataclass
@@ -60,9 +60,8 @@ class RecorderNode(Node):
         self.run_folder: Path | None = None
         self.publisher = self.create_publisher(Recording, "recording", qos.STEP)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
-        types = {entry.topic: message_class(entry.type) for entry in self.contract.state}
-        types |= {camera.topic: Image for camera in self.contract.cameras.values()}
-        self.raw_types = ({} if self.params.steps_alone else types) | _STEP_TOPICS
+        types = recorded_types(self.contract)
+        self.raw_types = {t: types[t] for t in STEP_TOPICS} if self.params.steps_alone else types
         self.raw_subscriptions: list = []
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
         # from the beginning: connecting takes a moment, and the first episode shall be whole
@@ -73,7 +72,8 @@ class RecorderNode(Node):
         self.run_folder = Path(self.params.runs_dir) / msg.run
         self.listen(msg.phase in self.recorder.phases)
         kind = _FOLDERS.get(msg.phase, "episodes")
-        recording = self.recorder.begin(msg, self.run_folder / kind / f"episode_{msg.episode:06d}")
+        folder = self.run_folder / kind / f"episode_{msg.episode:06d}"
+        recording = self.recorder.begin(msg, folder, self.resolve_topic_name("episode"))
         if recording:
             self.publisher.publish(recording)
         if self.params.camera and msg.phase == Episode.SHOWCASE and self.film is None:
@@ -87,11 +87,15 @@ class RecorderNode(Node):
     def listen(self, wanted: bool) -> None:
         """Subscribe to what is recorded only while something is recorded: it costs time at every step."""
         if wanted and not self.raw_subscriptions:
-            for topic, kind in self.raw_types.items():
-                profile = qos.STEP if topic in _STEP_TOPICS else qos.SENSOR
+            for topic, type_name in self.raw_types.items():
+                profile = qos.STEP if topic in STEP_TOPICS else qos.SENSOR
                 self.raw_subscriptions.append(
                     self.create_subscription(
-                        kind, topic, lambda data, t=topic, k=kind: self.on_raw(t, k, data), profile, raw=True
+                        message_class(type_name),
+                        topic,
+                        lambda data, t=topic, n=type_name: self.on_raw(t, n, data),
+                        profile,
+                        raw=True,
                     )
                 )
         elif not wanted:
@@ -99,13 +103,12 @@ class RecorderNode(Node):
                 self.destroy_subscription(subscription)
             self.raw_subscriptions = []
 
-    def on_raw(self, topic: str, kind: type, data: bytes) -> None:
+    def on_raw(self, topic: str, type_name: str, data: bytes) -> None:
         """Write a message to the open bag; close the bag when its episode is complete."""
-        msg = deserialize_message(data, kind)
+        msg = deserialize_message(data, message_class(type_name))
         stamp = nanoseconds(msg.header.stamp)
-        type_name = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
         self.recorder.add_raw(Message(self.resolve_topic_name(topic), type_name, stamp, data))
-        if topic in _STEP_TOPICS:
+        if topic in STEP_TOPICS:
             recording = self.recorder.note(msg)
             if recording:
                 self.publisher.publish(recording)
