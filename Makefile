@@ -6,7 +6,9 @@ VENV := .venv/bin
 # Only variables that are set are passed on, the launch file has the defaults.
 SIM_ARGUMENTS = $(if $(TASK),task:=$(TASK)) $(if $(AGENT),agent:=$(AGENT)) $(if $(SEED),seed:=$(SEED)) $(ARGS)
 
-.PHONY: help setup sim sim-vision real-emulated test lint docs clean
+TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup sim sim-vision real-emulated test test-lerobot lint docs clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +29,16 @@ real-emulated: setup ## train through driver, serial port and emulated servos, i
 test: setup ## run the tests: make test TESTS=test/cli
 	@. .venv/setup.bash && python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)
 
+test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, in an environment of its own
+	@. .venv/setup.bash && LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python python -m pytest test_lerobot
+
+# lerobot's Python packages are not those of the suite; torchvision 0.23 is the last one that reads videos without FFmpeg
+.venv-lerobot/ready:
+	@$(PYTHON) -m venv --clear .venv-lerobot
+	@.venv-lerobot/bin/python -m pip install --quiet --extra-index-url $(TORCH_INDEX_URL) \
+		lerobot==0.4.4 torch==2.8.0 torchvision==0.23.0
+	@touch $@
+
 lint: setup ## check style and format
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
@@ -35,4 +47,4 @@ docs: setup ## write docs/reference from the code
 	@$(VENV)/python tools/reference.py
 
 clean: ## remove the environment and everything built in it
-	rm -rf .venv .setup-log .setup-lock
+	rm -rf .venv .venv-lerobot .setup-log .setup-lock

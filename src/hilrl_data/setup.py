@@ -12,7 +12,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/hilrl_data"]),
         ("share/hilrl_data", ["package.xml"]),
     ],
-    install_requires=["setuptools", "av", "rosbags"],
+    install_requires=["setuptools", "av", "pyarrow", "rosbags"],
     zip_safe=True,
     entry_points={
         "console_scripts": [

@@ -51,6 +51,7 @@ def random_batch(spec, rows, steps=None, offline=None, seed=0, n_step=1):
         return {"state": torch.randn(rows, spec.state_dim, generator=generator), "images": images}
 
     span = max(spec.horizon, n_step)
+    offline = torch.arange(rows) >= rows // 2 if offline is None else torch.tensor(offline)
     return Batch(
         observation=seen(),
         action=torch.rand(rows, spec.horizon, spec.action_dim, generator=generator) * 2 - 1,
@@ -58,6 +59,6 @@ def random_batch(spec, rows, steps=None, offline=None, seed=0, n_step=1):
         steps=torch.full((rows,), span) if steps is None else torch.tensor(steps),
         bootstrap=torch.ones(rows),
         next_observation=seen(),
-        offline=torch.arange(rows) >= rows // 2 if offline is None else torch.tensor(offline),
-        person=torch.zeros(rows, spec.horizon, dtype=torch.bool),
+        offline=offline,
+        person=offline[:, None].repeat(1, spec.horizon),
     )

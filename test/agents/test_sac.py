@@ -176,10 +176,11 @@ def test_a_wrong_observation_is_one_clear_sentence():
         agent.act(seen | {"images": {"front": np.zeros((8, 6, 3))}}, False)
 
 
-def test_bc_learns_from_offline_rows_and_from_a_persons_steps_only():
+def test_bc_learns_from_a_persons_steps_only():
     agent = make_agent("bc", SPEC, {"hidden": [8]})
-    batch = random_batch(SPEC, 4, offline=[False, False, False, True])
+    batch = random_batch(SPEC, 4, offline=[False, False, True, True])
     batch.person[1, 2] = True
+    batch.person[2] = False  # recorded while a policy acted
     mean = agent.policy(agent.encoder(batch.observation))[0]
     error = (torch.tanh(mean) - fold(batch.action)).square().unflatten(1, (3, 2)).sum(-1)
     expected = (error[3].sum() + error[1, 2]) / 4

@@ -87,9 +87,9 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def buffers(tmp_path):
     made = [ReplayBuffer(tmp_path / name, SPEC, 40) for name in ("online", "offline")]
-    for number, buffer in enumerate(made):
-        add_episode(buffer, 1, 3 * number + 1, 7, "terminated")
-        add_episode(buffer, 8, 3 * number + 2, 7, "truncated")
+    for number, buffer in enumerate(made):  # the policy acts in the first, a person in the second
+        add_episode(buffer, 1, 3 * number + 1, 7, "terminated", controller=number)
+        add_episode(buffer, 8, 3 * number + 2, 7, "truncated", controller=number)
     yield made
     for buffer in made:
         buffer.close()

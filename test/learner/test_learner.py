@@ -1,3 +1,4 @@
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def pretrained(make_learner, tmp_path):
     learner = make_learner()
     if not (tmp_path / "demos").exists():
         record_demos(tmp_path / "demos")
-    learner.load_demos(tmp_path / "demos")
+    learner.load_offline(tmp_path / "demos")
     learner.pretrain(threading.Event())
     learner.save()
     return learner
@@ -197,7 +198,7 @@ def test_nothing_is_due_before_the_demonstrations_are_imitated(make_learner):
 
 def test_pretraining_moves_the_policy_and_can_be_stopped(make_learner, tmp_path):
     learner = make_learner()
-    learner.load_demos(record_demos(tmp_path / "demos"))
+    learner.load_offline(record_demos(tmp_path / "demos"))
     before = learner.agent.policy_state()
     stop = threading.Event()
     stop.set()
@@ -215,8 +216,8 @@ def test_pretraining_moves_the_policy_and_can_be_stopped(make_learner, tmp_path)
 
 def test_demonstrations_are_stored_once_however_often_they_are_read(make_learner, tmp_path):
     learner, demos = make_learner(), record_demos(tmp_path / "demos", count=3)
-    assert learner.load_demos(demos) == 18
-    assert learner.load_demos(demos) == 18
+    assert learner.load_offline(demos) == 18
+    assert learner.load_offline(demos) == 18
     assert learner.offline.stored == 18
     expected = {1000.0 * e + k: 1000.0 * e + k + 1 for e in (1, 2, 3) for k in range(6)}
     assert neighbours(learner.offline) == expected
@@ -224,14 +225,14 @@ def test_demonstrations_are_stored_once_however_often_they_are_read(make_learner
 
 def test_what_came_before_the_person_took_hold_is_not_imitated(make_learner, tmp_path):
     learner = make_learner()
-    assert learner.load_demos(record_demos(tmp_path / "demos", count=2, idle=2)) == 8
+    assert learner.load_offline(record_demos(tmp_path / "demos", count=2, idle=2)) == 8
     expected = {1000.0 * e + k: 1000.0 * e + k + 1 for e in (1, 2) for k in range(2, 6)}
     assert neighbours(learner.offline) == expected
 
 
 def test_interventions_are_stored_behind_the_demonstrations(make_learner, tmp_path):
     learner = make_learner()
-    learner.load_demos(record_demos(tmp_path / "demos"))
+    learner.load_offline(record_demos(tmp_path / "demos"))
     learner.ingest(transition(1, 1, 0, Action.PERSON, "terminated"))
     assert learner.offline.stored == 13
 
@@ -243,14 +244,14 @@ def test_demonstrations_of_another_contract_are_refused(make_learner, tmp_path):
     with pytest.raises(
         BagError, match=f"episode_000001: recorded under contract {other.hash()}, this run's is "
     ):
-        learner.load_demos(demos)
+        learner.load_offline(demos)
     assert learner.offline.stored == 0
 
 
 def test_demonstrations_that_lack_messages_are_refused(make_learner, tmp_path):
     demos = record_demos(tmp_path / "demos", lost=2)
     with pytest.raises(BagError, match="episode_000001: 5 of 6 steps are whole; the bag lacks messages"):
-        make_learner().load_demos(demos)
+        make_learner().load_offline(demos)
 
 
 # -- restarts
@@ -363,3 +364,20 @@ def test_a_killed_learner_keeps_every_transition_that_it_acknowledged(make_learn
         drain(drained)
         assert drained.agent.updates == max(0, before - SETTINGS.learning_starts)
         drained.close()
+
+
+def test_of_offline_data_all_is_learnt_from_and_what_a_person_did_is_imitated(make_learner, tmp_path):
+    data = record_demos(tmp_path / "data", count=2, idle=2)
+    demos = record_demos(tmp_path / "demos", count=1, idle=2)
+    learner = make_learner(settings=dataclasses.replace(SETTINGS, offline_data=(data,)))
+    assert learner.load_offline(demos) == 4 + 8
+    assert len(learner.offline) == 4 + 12
+    assert learner.load_offline(demos) == 4 + 8 and len(learner.offline) == 4 + 12  # after a restart
+    batch = learner.offline.sample(256, np.random.default_rng(0))
+    assert 0 < batch.person.float().mean() < 1
+
+
+def test_offline_data_does_not_push_the_demonstrations_out(make_learner, tmp_path):
+    data = record_demos(tmp_path / "data", count=3)
+    learner = make_learner(settings=dataclasses.replace(SETTINGS, offline_data=(data,)))
+    assert learner.offline.capacity == SETTINGS.offline_capacity + 3 * 7

@@ -64,6 +64,12 @@ class SessionParams:
     stall_timeout: float = param(
         30.0, "A new episode begins when nothing moved for so long; 0: never", unit="s", bounds=(0.0, 3600.0)
     )
+    record: str = param(
+        "demos", "Which episodes the recorder keeps, as its own parameter says", choices=("demos", "all")
+    )
+    recorders: int = param(
+        1, "Recorders that must have an episode before it counts, where episodes are kept", bounds=(1, 10)
+    )
     explore: bool = param(False, "Sample from the policy also where it is measured")
 
 
@@ -85,11 +91,12 @@ class SessionNode(Node):
         self.steps = self.person_steps = self.told = 0  # told: steps whose reward says success
         self.episode_return = 0.0
         self.reward: Reward | None = None
-        self.recorded: Recording | None = None
+        self.recordings: list[Recording] = []
         self.waiting_since = self.recording_since = self.moved_at = time.monotonic()
         self.resetting, self.asked_at = False, 0.0
         self.stage = "begin"
         self.train_since: float | None = None
+        self.ages: list[float] = []  # of the weights, at the end of each episode of training, s
         self.exit_code, self.finished = 0, False
 
         self.publisher = self.create_publisher(Episode, "episode", qos.LATCHED)
@@ -183,15 +190,27 @@ class SessionNode(Node):
             )
             self.stage = "begin"
         elif self.stage == "record" and (
-            self.recorded or time.monotonic() - self.recording_since > _RECORDING_S
+            self._in_bags() or time.monotonic() - self.recording_since > _RECORDING_S
         ):
-            if self.recorded is None or not self.recorded.complete:
+            if self._in_bags() and all(recording.complete for recording in self.recordings):
+                self.count()
+            elif self._shown():
                 self.get_logger().warning(
                     f"episode {session.episode} was not recorded whole: it is shown again"
                 )
                 self.stage = "begin"
             else:
+                self.get_logger().warning(f"episode {session.episode} was not recorded whole")
                 self.count()
+
+    def _in_bags(self) -> bool:
+        return len(self.recordings) >= self.params.recorders
+
+    def _shown(self) -> bool:
+        return self.session.phase in ("label", "demonstrate")
+
+    def _kept(self) -> bool:
+        return self._shown() or self.params.record == "all"
 
     def _stands_still(self) -> bool:
         # a simulator or driver that was restarted no longer knows the episode
@@ -207,8 +226,7 @@ class SessionNode(Node):
 
     def _ready(self) -> bool:
         phase = PHASE_CODES[self.session.phase]
-        shown = self.session.phase in ("label", "demonstrate")
-        if not shown:
+        if not self._shown():
             if not self._judged():
                 return False
             if not self.actor.policy_version:
@@ -217,10 +235,9 @@ class SessionNode(Node):
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
             if self.params.plan == "learn" and not current:
                 return False
-        recorded = shown or self.params.plan == "evaluate"
-        if recorded and not self.count_publishers("recording"):
-            self.waiting_since = time.monotonic()  # the recorder is not there yet
-        settle = _SETTLE_S if recorded or self.session.phase == "showcase" else 0.0
+        if self._kept() and self.count_publishers("recording") < self.params.recorders:
+            self.waiting_since = time.monotonic()  # a recorder is not there yet
+        settle = _SETTLE_S if self._kept() or self.session.phase == "showcase" else 0.0
         return time.monotonic() - self.waiting_since >= settle
 
     def _learnt(self) -> bool:
@@ -237,7 +254,7 @@ class SessionNode(Node):
         self.announcement.run = run
         self.steps = self.person_steps = self.told = 0
         self.episode_return = 0.0
-        self.reward = self.recorded = None
+        self.reward, self.recordings = None, []
         self.stage = "reset"
         self.ask_reset()
 
@@ -277,13 +294,10 @@ class SessionNode(Node):
         self.reward = msg
         if not (msg.terminated or msg.truncated):
             return
-        if self.session.phase in ("label", "demonstrate"):
-            if self.session.phase == "demonstrate" and not msg.success:
-                self.get_logger().warning(
-                    f"demonstration {self.announcement.episode} failed: it is shown again"
-                )
-                self.stage = "begin"
-                return
+        if self.session.phase == "demonstrate" and not msg.success:
+            self.get_logger().warning(f"demonstration {self.announcement.episode} failed: it is shown again")
+            self.stage = "begin"
+        elif self._kept():
             self.stage, self.recording_since = "record", time.monotonic()
             self.advance()
         else:
@@ -302,7 +316,7 @@ class SessionNode(Node):
     def on_recording(self, msg: Recording) -> None:
         """Note that an episode is in its bag."""
         if msg.episode == self.announcement.episode:
-            self.recorded = msg
+            self.recordings.append(msg)
             self.advance()
 
     def count(self) -> None:
@@ -321,6 +335,8 @@ class SessionNode(Node):
             f"{result.phase}/person_share": result.person_steps / max(1, result.steps),
         })  # fmt: skip
         if result.phase == "train":
+            self.ages.append(self.actor.weights_age)
+            self.log.add(step, **{"train/weights_age": self.ages[-1]})
             names, values = self.learner.metric_names, self.learner.metric_values
             self.log.add(step, **{f"learner/{n}": v for n, v in zip(names, values, strict=True)})
         self.get_logger().info(self._line(result))
@@ -394,6 +410,7 @@ class SessionNode(Node):
             "policy_version": self.learner.policy_version,
             "transitions_sent": self.actor.transitions_sent,
             "transitions_stored": self.learner.stored,
+            "weights_age_s": round(sum(self.ages) / len(self.ages), 2) if self.ages else None,
             "classifier": dict(
                 zip(self.judge.metric_names, map(float, self.judge.metric_values), strict=True)
             ),

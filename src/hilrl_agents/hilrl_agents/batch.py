@@ -45,6 +45,10 @@ class Batch:
         """float32 [B, H], 1 where the action was executed, 0 on padding."""
         return (torch.arange(self.action.shape[1], device=self.steps.device) < self.steps[:, None]).float()
 
+    def shown(self) -> Tensor:
+        """float32 [B, H], 1 on steps of the offline buffer that a person acted: what is imitated."""
+        return (self.person & self.offline[:, None]).float()
+
     def chunk_return(self, gamma: float) -> Tensor:
         """Σ_{i<h} γ^i r_i over the real steps h (Q-chunking, arXiv 2507.07969, eq. 4) → [B]."""
         span = torch.arange(self.reward.shape[1], device=self.steps.device)

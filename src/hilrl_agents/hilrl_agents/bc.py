@@ -63,19 +63,18 @@ class BC(Agent):
         return unfold(torch.tanh(mean), self.spec.horizon)[0].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One step on offline rows and on the steps that a person acted (HG-DAgger, algorithm 1)."""
-        person = (batch.person | batch.offline[:, None]).float()
+        """One step on the steps that a person acted (HG-DAgger, algorithm 1)."""
         self.updates += 1
-        return self._step(batch, person)
+        return self._step(batch)
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
-        """One step on all rows of the batch."""
-        return self._step(batch, torch.ones_like(batch.bootstrap))
+        """One step on what a person did in the batch."""
+        return self._step(batch)
 
-    def _step(self, batch: Batch, weight: torch.Tensor) -> dict[str, float]:
+    def _step(self, batch: Batch) -> dict[str, float]:
         c = self.config
         observation = augmented(batch.observation, c.image_shift, c.image_colors, self.generator)
         mean = self.policy(self.encoder(observation))[0]
-        loss = bc_loss(mean, batch, weight)
+        loss = bc_loss(mean, batch, batch.person.float())
         minimise(loss, self.optimizers["policy"])
         return {"bc_loss": loss.item()}

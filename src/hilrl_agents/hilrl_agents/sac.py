@@ -85,7 +85,7 @@ class SACConfig(EncoderOptions):
         low=0,
     )
     bc_loss_weight: float = option(
-        0.1, "Behaviour cloning on offline rows in the actor's loss; 0 for none", low=0
+        0.1, "Behaviour cloning of what a person showed, in the actor's loss; 0 for none", low=0
     )
     initial_std: float = option(0.3, "Exploration before any learning; a robot should not flail", low=1e-3)
     std_min: float = option(0.01, "Smallest standard deviation of the policy", low=1e-6)
@@ -172,7 +172,7 @@ class SAC(Agent):
             minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         if self.updates < c.critic_warmup:
-            cloning = bc_loss(self.actor(features.detach())[0], part, part.offline.float())
+            cloning = bc_loss(self.actor(features.detach())[0], part, part.shown())
             self._improve_actor(cloning)
             metrics |= {"bc_loss": cloning.detach()}
         elif self.updates % c.policy_update_freq == 0:
@@ -184,9 +184,9 @@ class SAC(Agent):
         return {name: float(value) for name, value in metrics.items()}
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
-        """One behaviour-cloning step of the actor and of a trained image encoder on all rows of the batch.
+        """One behaviour-cloning step of actor and trained image encoder on what a person did in the batch.
 
-        With `pretrain_returns`, also one step of the critic towards their returns.
+        With `pretrain_returns`, also one step of the critic towards the returns of all rows.
         """
         c = self.config
         loss, features = self._imitate(batch)
@@ -208,7 +208,7 @@ class SAC(Agent):
     def _imitate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One behaviour-cloning step → loss (scalar), features [B, F] without gradient."""
         features = self.vision.imitate(batch)
-        loss = bc_loss(self.actor(features)[0], batch, torch.ones_like(batch.bootstrap))
+        loss = bc_loss(self.actor(features)[0], batch, batch.person.float())
         self._improve_actor(loss, *self.vision.with_values)
         return loss, features.detach()
 
@@ -252,7 +252,7 @@ class SAC(Agent):
         return target.clamp(max=c.largest_return) if c.largest_return else target
 
     def actor_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """α log π(a|s) − mean_E Q(s, a) (RLPD, algorithm 1) + bc_loss_weight · cloning on offline rows.
+        """α log π(a|s) − mean_E Q(s, a) (RLPD, algorithm 1) + bc_loss_weight · cloning of what was shown.
 
         features [B, F], without gradient: images are learnt from the critic's loss alone (DrQ).
 
@@ -263,7 +263,7 @@ class SAC(Agent):
         action, log_density = squash(mean, log_std, self.noise(mean))
         q = self.critic(features, action, frozen=True).mean()
         entropy_term = self.temperature().detach() * log_density.mean()
-        cloning = bc_loss(mean, batch, batch.offline.float())
+        cloning = bc_loss(mean, batch, batch.shown())
         loss = entropy_term - q + self.config.bc_loss_weight * cloning
         metrics = {"actor_loss": loss, "bc_loss": cloning, "entropy": -log_density.mean(), "q_policy": q}
         return loss, log_density.detach(), {name: value.detach() for name, value in metrics.items()}

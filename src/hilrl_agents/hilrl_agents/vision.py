@@ -142,7 +142,7 @@ class Vision:
         features = self(batch.observation)
         if self._head is None:
             return features
-        loss = bc_loss(self._head(features)[0], batch, torch.ones_like(batch.bootstrap))
+        loss = bc_loss(self._head(features)[0], batch, batch.person.float())
         minimise(loss, *self.optimizers.values())
         self.features.changed()
         return features.detach()

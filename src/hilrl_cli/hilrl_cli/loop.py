@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,43 @@ def free_name(folder: Path, prefix: str) -> str:
     while (folder / f"{prefix}_{number:03d}").exists():
         number += 1
     return f"{prefix}_{number:03d}"
+
+
+def offline_data(paths: list[Path], out: Path, robot: str, task: str) -> str:
+    """Return the launch argument that names recorded episodes; what is no folder of episode bags is made into one.
+
+    Args:
+        paths: Runs, bags, LeRobot datasets.
+        out: Folder for what is made.
+        robot: Contract that all must fit.
+        task: Task of it.
+
+    Raises:
+        UserError: One of them does not fit, or is damaged.
+    """
+    from hilrl_cli.commands import data
+    from hilrl_data.bags import EPISODE_FILE
+    from hilrl_data.episodes import bags_of
+    from hilrl_data.sources import ERRORS, is_lerobot, open_source
+    from hilrl_ros.contract import load_contract
+
+    folders: list[Path] = []
+    try:
+        contract, of_task = load_contract(robot, task)
+        for number, path in enumerate(paths, 1):
+            bags = [] if is_lerobot(path) else bags_of(path)
+            if bags and bags[0] != path and all((bag / EPISODE_FILE).is_file() for bag in bags):
+                folders += dict.fromkeys(bag.parent.resolve() for bag in bags)
+                continue
+            source = open_source(path, contract, (of_task.name, of_task.text))
+            made = out / f"{number:03d}_{path.resolve().name}"
+            data.write(made, contract, source, source.episodes(), lerobot=False)
+            folders.append(made.resolve())
+        for folder in folders:
+            demonstrations(folder, robot, task)
+    except ERRORS as error:
+        raise UserError(str(error)) from None
+    return os.pathsep.join(map(str, folders))
 
 
 def demonstrations(folder: Path, robot: str, task: str) -> Path:

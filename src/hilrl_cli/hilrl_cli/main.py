@@ -24,6 +24,7 @@ COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<n
     "run": "let the policy of a run work; the person may take over",
     "reward": "label frames, train and measure the classifier that tells success",
     "runs": "list runs and how good they are",
+    "data": "look at recorded episodes and datasets, and convert them",
     "plot": "draw learning curves of runs",
     "keyboard": "drive the arm with the keys of this terminal",
     "launch": "bring a graph up from a launch file",

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from hilrl_msgs.msg import Action, Observation, Reward
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import Image
 
-from hilrl_ros.messages import Joiner, Step
+from hilrl_ros.messages import Joiner, Step, nanoseconds
 
 # unfinished bags lie here, beside the finished ones
 _PARTIAL = ".partial"
 EPISODE_FILE = "episode.json"
+# what an episode's steps are joined from, in the order of a step
+STEP_TOPICS = {"observation": Observation, "executed_action": Action, "reward": Reward}
 
 
 class BagError(ValueError):
@@ -166,31 +168,98 @@ def read_info(folder: Path, contract: str = "") -> EpisodeInfo:
     return info
 
 
-def read_steps(folder: Path) -> Iterator[Step]:
-    """Yield the steps of one recorded episode in order, joined as the actor joins them live.
+def write_steps(folder: Path, info: EpisodeInfo, steps: Iterable[Step]) -> EpisodeInfo:
+    """Write an episode's steps as a bag of their own.
+
+    Args:
+        folder: Of the bag; must not exist.
+        info: What is known of the episode; `steps` and `success` are counted here.
+        steps: Read one by one; none at all makes no bag.
+
+    Returns:
+        The information that stands beside the bag.
+    """
+    writer, count, success = EpisodeWriter(folder), 0, False
+    try:
+        for step in steps:
+            count += 1
+            for topic, msg in zip(STEP_TOPICS, (step.observation, step.executed, step.reward), strict=True):
+                _write(writer, topic, msg)
+            if step.final:
+                _write(writer, "observation", step.final)
+            success = step.reward.success
+    except BaseException:
+        writer.discard()
+        raise
+    info = replace(info, steps=count, success=success)
+    if count:
+        writer.finish(info)
+    else:
+        writer.discard()
+    return info
+
+
+def _write(writer: EpisodeWriter, topic: str, msg: Observation | Action | Reward) -> None:
+    name = f"hilrl_msgs/msg/{STEP_TOPICS[topic].__name__}"
+    writer.write(f"/{topic}", name, nanoseconds(msg.header.stamp), serialize_message(msg))
+
+
+def read_steps(folder: Path, rewarded: bool = True) -> Iterator[Step]:
+    """Yield the steps of a bag in order, joined as the actor joins them live.
+
+    Args:
+        folder: The bag: one episode, as the recorder writes it, or several one after another.
+        rewarded: Whether the topic `reward` must be there; without it, steps of a bag that lacks it earn nothing.
 
     Raises:
         BagError: The bag is cut off or damaged, or lacks observation, executed action or reward.
     """
-    kinds = {"observation": Observation, "executed_action": Action, "reward": Reward}
     joiner = Joiner()
     try:
         with Reader(folder) as reader:
-            chosen = {
-                c.id: kinds[c.topic.split("/")[-1]] for c in reader.connections if _is_step_topic(c, kinds)
-            }
-            missing = set(kinds.values()) - set(chosen.values())
+            found = [c for c in reader.connections if _is_step_topic(c)]
+            topics = {name: sorted({c.topic for c in found if _name(c) == name}) for name in STEP_TOPICS}
+            pay = not topics["reward"] and not rewarded
+            missing = sorted(
+                name for name, there in topics.items() if not there and (name != "reward" or not pay)
+            )
             if missing:
-                names = ", ".join(sorted(n for n, k in kinds.items() if k in missing))
-                raise BagError(f"{folder}: has no topic {names}; record with the suite's recorder")
-            connections = [c for c in reader.connections if c.id in chosen]
-            for connection, _, data in reader.messages(connections):
-                yield from joiner.add(deserialize_message(data, chosen[connection.id]))
+                raise BagError(
+                    f"{folder}: has no topic {', '.join(missing)}; record with the suite's recorder"
+                )
+            for there in topics.values():
+                if len(there) > 1:
+                    raise BagError(
+                        f"{folder}: holds {' and '.join(there)}; record each arm in a bag of its own"
+                    )
+            for connection, _, data in reader.messages(found):
+                msg = deserialize_message(data, STEP_TOPICS[_name(connection)])
+                yield from joiner.add(msg)
+                if pay and isinstance(msg, Action):
+                    yield from joiner.add(
+                        Reward(
+                            header=msg.header, episode=msg.episode, step=msg.step, controller=msg.controller
+                        )
+                    )
     except BagError:
         raise
     except Exception as e:  # the readers raise whatever the damaged bytes lead them to
         why = " ".join(str(e).split()) or type(e).__name__
         raise BagError(f"{folder}: the bag is cut off or damaged ({why})") from None
+
+
+def read_episode(folder: Path, info: EpisodeInfo) -> Iterator[Step]:
+    """Yield the steps of one recorded episode in order.
+
+    Raises:
+        BagError: See `read_steps`; or not all steps are there.
+    """
+    count = 0
+    for step in read_steps(folder):
+        count += 1
+        yield step
+    if count != info.steps:
+        raise BagError(f"{folder}: {count} of {info.steps} steps are whole; the bag lacks messages")
 
 
 def read_images(folder: Path, topic: str) -> list[Image]:
@@ -213,5 +282,9 @@ def read_images(folder: Path, topic: str) -> list[Image]:
         raise BagError(f"{folder}: the bag is cut off or damaged ({why})") from None
 
 
-def _is_step_topic(connection: Connection, kinds: dict[str, type]) -> bool:
-    return connection.topic.split("/")[-1] in kinds and connection.msgtype.startswith("hilrl_msgs/")
+def _name(connection: Connection) -> str:
+    return connection.topic.split("/")[-1]
+
+
+def _is_step_topic(connection: Connection) -> bool:
+    return _name(connection) in STEP_TOPICS and connection.msgtype.startswith("hilrl_msgs/")

@@ -26,7 +26,7 @@ from hilrl_agents.registry import make_agent
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.tuning import tune_process
-from hilrl_data.bags import BagError, episode_folders, read_info, read_steps
+from hilrl_data.bags import episode_folders, read_episode, read_info
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import Step, observation_arrays
 from hilrl_ros.settings import AgentSettings
@@ -41,7 +41,8 @@ class LearnerSettings:
         pretrain_updates: Updates that imitate the demonstrations before the policy first acts.
         learning_starts: Transitions stored before updates begin.
         online_capacity: Robot steps that the online buffer holds.
-        offline_capacity: Robot steps of demonstrations and interventions that are held.
+        offline_capacity: Robot steps of demonstrations and interventions that are held, besides `offline_data`.
+        offline_data: Folders of recorded episodes that are learnt from besides the demonstrations.
         threads: Threads of torch.
     """
 
@@ -50,6 +51,7 @@ class LearnerSettings:
     learning_starts: int = 100
     online_capacity: int = 100_000
     offline_capacity: int = 20_000
+    offline_data: tuple[Path, ...] = ()
     threads: int = 1
 
 
@@ -78,38 +80,45 @@ class Learner:
         else:
             self.agent = make_agent(agent.algorithm, spec, agent.options, settings.seed)
         self.online = ReplayBuffer(folder / "replay" / "online", spec, settings.online_capacity)
-        self.offline = ReplayBuffer(folder / "replay" / "offline", spec, settings.offline_capacity)
+        prior = [read_info(e, contract.hash()) for f in settings.offline_data for e in episode_folders(f)]
+        capacity = settings.offline_capacity + sum(info.steps + 1 for info in prior)
+        self.offline = ReplayBuffer(folder / "replay" / "offline", spec, capacity)
         self.rng = np.random.default_rng(settings.seed)
         self.lock = threading.Lock()
         self.metrics: dict[str, float] = {}
         self.recent: deque[float] = deque(maxlen=200)
         self.version = self._read_version()
 
-    def load_demos(self, folder: Path) -> int:
-        """Read recorded episodes into the offline buffer; return the number of their steps.
+    def load_offline(self, demos: Path | None) -> int:
+        """Read demonstrations and the offline data into the offline buffer.
 
-        Reading the same episodes again after a restart adds nothing twice.
+        Of demonstrations what the person did is learnt from: nothing is shown before a person takes hold of the
+        device, and after letting go. Of offline data every step is, and what the person did is imitated. Reading the
+        same episodes again after a restart adds nothing twice.
+
+        Args:
+            demos: Folder of the demonstrations; None if there are none.
+
+        Returns:
+            Number of steps that a person did.
 
         Raises:
             BagError: An episode is damaged or was recorded under another contract.
         """
-        episodes = []
-        for path in episode_folders(folder):
-            info = read_info(path, self.contract.hash())
-            steps = list(read_steps(path))
-            if len(steps) != info.steps:
-                raise BagError(
-                    f"{path}: {len(steps)} of {info.steps} steps are whole; the bag lacks messages"
-                )
-            # before a person takes hold of the device, and after letting go, nothing is shown
-            episodes.append([step for step in steps if step.executed.controller == Action.PERSON])
-        seq = -sum(len(steps) for steps in episodes)
-        total = -seq
-        for number, steps in enumerate(episodes):
-            for step in steps:
-                self._add_demo(seq, number - len(episodes), step)
+        episodes = [(path, True) for path in (episode_folders(demos) if demos else [])]
+        episodes += [
+            (path, False) for folder in self.settings.offline_data for path in episode_folders(folder)
+        ]
+        infos = [read_info(path, self.contract.hash()) for path, _ in episodes]
+        seq, shown = -sum(info.steps for info in infos), 0
+        for number, ((path, person_alone), info) in enumerate(zip(episodes, infos, strict=True)):
+            for step in read_episode(path, info):
+                person = step.executed.controller == Action.PERSON
+                if person or not person_alone:
+                    self._add_demo(seq, number - len(episodes), step)
+                shown += person
                 seq += 1
-        return total
+        return shown
 
     def _add_demo(self, seq: int, episode: int, step: Step) -> None:
         self.offline.add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 import traceback
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_S = 10.0
 _STATUS_S = 0.5
+_ALONE_S = 5.0
 _PART_BYTES = 1 << 20
 
 
@@ -41,6 +43,11 @@ class LearnerParams:
     seed: int = param(0, "Seed of initial weights and sampling", bounds=(0, 2**31 - 1))
     runs_dir: str = param("runs", "Folder of the runs; replay and checkpoint are kept in the run's folder")
     demos: str = param("", "Folder of recorded demonstrations; empty: <run>/demos")
+    offline_data: str = param(
+        "",
+        "Folders of recorded episodes, with : between them, that are learnt from besides the demonstrations; with "
+        "them, demonstrations may be missing",
+    )
     pretrain_updates: int = param(
         1000, "Updates that imitate the demonstrations before the policy first acts", bounds=(0, 10**6)
     )
@@ -60,7 +67,9 @@ class LearnerParams:
 class LearnerNode(Node):
     """Subscribes to `transition`, publishes `transition_ack`, `learner_status` and `policy_weights`.
 
-    The executor only stores; all learning happens in one worker thread, so ingest never waits for an update.
+    The executor only stores; all learning happens in one worker thread, so ingest never waits for an update. One
+    learner serves one run: when its session has gone, or another run begins, it saves and ends; a launch starts it
+    anew, and it goes on where that run stood or begins another.
     """
 
     def __init__(self):
@@ -91,15 +100,23 @@ class LearnerNode(Node):
         self.status = self.create_publisher(LearnerStatus, "learner_status", qos.LATCHED)
         self.reported, self.reported_at = (-1, -1), 0.0
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
+        self.led_at = time.monotonic()
+        self.create_timer(1.0, self.look_for_session)
         self.create_subscription(Transition, "transition", self.on_transition, qos.TRANSITIONS)
         self.worker = threading.Thread(target=self.work, name="learning")
         self.worker.start()
 
     def on_episode(self, msg: Episode) -> None:
         """Enter the run; note its phase."""
+        if self.learner and msg.run != self.learner.folder.name:
+            self.get_logger().info(f"another run has begun, {msg.run}: ends")
+            self.finished = True
+            return
         if self.learner is None and msg.run:
             make_learner, make_settings = self.make
-            settings = make_settings(**{f.name: getattr(self.params, f.name) for f in fields(make_settings)})
+            values = {f.name: getattr(self.params, f.name) for f in fields(make_settings)}
+            values["offline_data"] = tuple(Path(p) for p in self.params.offline_data.split(os.pathsep) if p)
+            settings = make_settings(**values)
             folder = Path(self.params.runs_dir) / msg.run
             try:
                 self.learner = make_learner(self.contract, self.agent_settings, folder, settings)
@@ -112,6 +129,15 @@ class LearnerNode(Node):
                 )
         self.episode = msg
         self.wake.set()
+
+    def look_for_session(self) -> None:
+        """End when the run's session has gone, as it does on another machine."""
+        now = time.monotonic()
+        if self.learner is None or self.count_publishers("episode"):
+            self.led_at = now
+        elif now - self.led_at > _ALONE_S:
+            self.get_logger().info("the session has gone: ends")
+            self.finished = True
 
     def on_transition(self, msg: Transition) -> None:
         """Store a transition and let the worker know."""
@@ -173,10 +199,14 @@ class LearnerNode(Node):
     def pretrain(self, learner: Learner) -> None:
         """Read the demonstrations and imitate them."""
         folder = Path(self.params.demos) if self.params.demos else learner.folder / "demos"
-        steps = learner.load_demos(folder)
+        needed = not self.params.offline_data or folder.is_dir()
+        steps = learner.load_offline(folder if needed else None)
         self.state = LearnerStatus.PRETRAINING
         self.report()
-        self.get_logger().info(f"imitates {steps} demonstrated steps")
+        if steps:
+            self.get_logger().info(f"imitates {steps} demonstrated steps")
+        else:
+            self.get_logger().warning("no step of the offline data is a person's: nothing is imitated")
         learner.metrics = learner.pretrain(self.stopping)
         if learner.pretrained:
             self.save(learner)
@@ -190,7 +220,7 @@ class LearnerNode(Node):
         parts = range(0, len(data), size)
         for i, start in enumerate(parts):
             msg = PolicyWeights(
-                version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
+                run=learner.folder.name, version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
                 sha256=hashlib.sha256(data).hexdigest(), part=i, parts=len(parts),
                 header=self.header(),
                 data=to_bytes_field(np.frombuffer(data[start : start + size], np.uint8)),

@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="demonstrations, or the run that recorded them; without it they are recorded first",
     )
     parser.add_argument(
+        "--offline-data",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="recorded episodes that are learnt from: runs, bags, LeRobot datasets; what a person did is imitated",
+    )
+    parser.add_argument(
         "--compare",
         metavar="AGENT",
         help="afterwards let this agent learn from the same demonstrations for as many robot steps, for comparison "
@@ -36,13 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Train."""
     environment.enter()
     given = launch.parse_arguments(words(arguments))
-    if arguments.compare is None:
-        return launch.start("sim", loop.as_words(given))
-    launch.check({"agent": arguments.compare})
+    if arguments.compare:
+        launch.check({"agent": arguments.compare})
     given.setdefault("run", launch.run_name({"agent": "sac"} | given))
-    code = launch.start("sim", loop.as_words(given))
     folder = Path(os.path.abspath(given.get("runs_dir", "runs")), given["run"])
-    return code or compare(folder, arguments.compare, given)
+    if arguments.offline_data:
+        given["offline_data"] = loop.offline_data(
+            arguments.offline_data, folder / "offline", arguments.robot, arguments.task
+        )
+    code = launch.start("sim", loop.as_words(given))
+    return code or (compare(folder, arguments.compare, given) if arguments.compare else 0)
 
 
 def compare(folder: Path, agent: str, given: dict[str, str]) -> int:
