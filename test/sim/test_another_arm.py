@@ -12,7 +12,8 @@ from hilrl_sim.skills import make_expert
 # A gantry over a table. Its base is turned and raised, angles are in degrees, and defaults, floor, sky, lamp, camera,
 # another body, a motor and a keyframe must not reach the scene. The left finger closes as its joint grows.
 MJCF = """<mujoco><compiler angle="degree" inertiagrouprange="4 5"/>
-<default><geom density="700" rgba="0 0 1 1" contype="1" conaffinity="1"/></default>
+<default><geom density="700" rgba="0 0 1 1" margin=".01"/><joint armature="3"/>
+ <general ctrllimited="true" ctrlrange="-.1 .1"/><default class="metal"><geom rgba="1 0 0 1"/></default></default>
 <asset><texture type="skybox" builtin="flat" width="8" height="48"/></asset>
 <worldbody>
 <light pos="0 0 3"/><camera name="theirs" pos="0 0 2"/><geom type="plane" size="1 1 .1"/>
@@ -25,7 +26,8 @@ MJCF = """<mujoco><compiler angle="degree" inertiagrouprange="4 5"/>
    <body name="l/mast"><inertial pos="0 0 0" mass=".5" diaginertia=".01 .01 .01"/>
     <joint name="l/z" type="slide" axis="0 0 1" range="-.3 0" limited="true"/>
     <site name="tool" pos="0 0 -.25"/>
-    <body name="l/left" pos="0 .034 -.225"><inertial pos="0 0 0" mass=".05" diaginertia="1e-4 1e-4 1e-4"/>
+    <body name="l/left" pos="0 .034 -.225" childclass="metal">
+     <inertial pos="0 0 0" mass=".05" diaginertia="1e-4 1e-4 1e-4"/>
      <joint name="l/finger" type="slide" axis="0 -1 0" range="0 .03" limited="true"/>
      <geom type="box" size=".01 .004 .03"/></body>
     <body name="l/right" pos="0 -.034 -.225"><inertial pos="0 0 0" mass=".05" diaginertia="1e-4 1e-4 1e-4"/>
@@ -101,6 +103,9 @@ def test_only_the_arm_of_its_file_is_in_the_scene(files):
     bodies = {model.body(i).name for i in range(model.nbody)}
     assert "crate" not in bodies and {"l/frame", "cube"} < bodies
     assert model.body("cube").mass[0] == pytest.approx(0.03)
+    assert model.geom("cube").margin[0] == 0.0 and not model.actuator_ctrllimited.any()
+    left, right = (model.geom_bodyid == model.body(name).id for name in ("l/left", "l/right"))
+    assert model.geom_rgba[left].tolist() == [[1, 0, 0, 1]] * 2 and model.geom_rgba[right][0, 2] == 1
 
 
 def test_a_gripper_moves_no_faster_than_it_may(files):

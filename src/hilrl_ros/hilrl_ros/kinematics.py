@@ -16,6 +16,7 @@ import numpy as np
 
 from .contract import Contract, ContractError, Model
 
+OWN = "of_the_model"  # class of an MJCF's defaults
 UNLIMITED = np.pi  # rad, what a joint without limits may turn either way
 POSTURE = 0.1  # share of its way home that a redundant arm's posture goes in one call of `step_ik`
 
@@ -69,7 +70,7 @@ def arm_spec(model: Model, *, meshes: bool = True) -> mujoco.MjSpec:
     """Read the arm as an editable MuJoCo model.
 
     Args:
-        model: Whereabouts of the URDF.
+        model: Whereabouts of the model.
         meshes: Keep geometry, visual and collision; False drops it (kinematics only, compiles in
             milliseconds).
 
@@ -82,6 +83,8 @@ def arm_spec(model: Model, *, meshes: bool = True) -> mujoco.MjSpec:
     """
     try:
         spec = _read_mjcf(model) if model.mjcf else _read_urdf(model)
+    except ContractError:
+        raise
     except ValueError as e:
         kind = "MJCF" if model.mjcf else "URDF"
         reason = " ".join(str(e).split())
@@ -127,14 +130,35 @@ def _read_mjcf(model: Model) -> mujoco.MjSpec:
         if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
             spec.delete(texture)
     spec.meshdir, spec.texturedir = (str(path.parent / folder) for folder in (spec.meshdir, spec.texturedir))
-    # Written out, everything stands in it plainly: inertias, orientations, defaults, included files. What is
-    # added to the scene then does not get this file's defaults.
+    # written out, inertias, orientations and included files stand in it plainly
     spec.compiler.fusestatic = spec.compiler.discardvisual = False
     spec.compiler.saveinertial = True
     spec.compile()
-    spec = mujoco.MjSpec.from_string(spec.to_xml())
+    spec = mujoco.MjSpec.from_string(_with_own_defaults(spec.to_xml()))
     spec.compiler.inertiagrouprange = [0, 5]
     return spec
+
+
+def _with_own_defaults(mjcf: str) -> str:
+    """Return an MJCF whose defaults hold for what is in it, but not for what a scene adds to it."""
+    root = ElementTree.fromstring(mjcf)
+    defaults = root.find("default")
+    if defaults is None:
+        return mjcf
+    root.remove(defaults)
+    defaults.set("class", OWN)
+    outer = ElementTree.Element("default")
+    outer.append(defaults)
+    root.insert(0, outer)
+    for element in root.iter():
+        if element.get("class") == "main":
+            element.set("class", OWN)
+    for body in root.iterfind("worldbody/body"):
+        body.attrib.setdefault("childclass", OWN)
+    for kind in ("asset/mesh", "asset/material", "equality/*", "tendon/*"):
+        for element in root.iterfind(kind):
+            element.attrib.setdefault("class", OWN)
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def resolve_mesh(file: str, urdf: Path) -> Path:

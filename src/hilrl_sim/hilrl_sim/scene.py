@@ -139,14 +139,15 @@ def _simplify_meshes(spec: mujoco.MjSpec, contract: Contract) -> None:
         if geom.parent.name not in pictured:
             roles = [True, False]  # a link without visuals shows its collision shape
         for visual in roles:
+            # with MuJoCo's defaults, not the link's: how the arm touches things stands in the robot file
             if geom.type != mujoco.mjtGeom.mjGEOM_MESH:
-                copies = [geom.parent.add_geom(type=geom.type, size=geom.size)]
+                copies = [geom.parent.add_geom(spec.default, type=geom.type, size=geom.size)]
             else:
                 key = (geom.meshname, visual)
                 if key not in parts:
                     parts[key] = _add_meshes(spec, geom.meshname, visual, *shapes[geom.meshname], split)
                 copies = [
-                    geom.parent.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name)
+                    geom.parent.add_geom(spec.default, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name)
                     for name in parts[key]
                 ]
             for copy in copies:
