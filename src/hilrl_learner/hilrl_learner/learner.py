@@ -131,7 +131,7 @@ class Learner:
 
     def pretrain(self, stop: threading.Event) -> dict[str, float]:
         """Fit the normalisation and imitate the demonstrations; return the last metrics."""
-        self.agent.fit_normalizer(self.offline.states())
+        self.agent.fit_normalizer(self.offline.states(), self.offline.actions())
         metrics: dict[str, float] = {}
         batches = self._demonstrated(stop, self.agent.pretrain_n_step)
         for batch in itertools.islice(batches, self.settings.pretrain_updates):
