@@ -41,6 +41,9 @@ class RecorderParams:
         "runs", "Folder of the runs; bags go to <run>/labels, <run>/demos and <run>/episodes"
     )
     record: str = param("demos", "Which episodes are recorded", choices=("demos", "all"))
+    steps_alone: bool = param(
+        False, "Leave out the contract's own topics, such as full camera frames: only what the policy meets"
+    )
     camera: str = param("front", "Camera that films the final policy; empty: no film")
 
 
@@ -59,7 +62,7 @@ class RecorderNode(Node):
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
         types = {entry.topic: message_class(entry.type) for entry in self.contract.state}
         types |= {camera.topic: Image for camera in self.contract.cameras.values()}
-        self.raw_types = types | _STEP_TOPICS
+        self.raw_types = ({} if self.params.steps_alone else types) | _STEP_TOPICS
         self.raw_subscriptions: list = []
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
         # from the beginning: connecting takes a moment, and the first episode shall be whole
