@@ -35,7 +35,7 @@ def example(folder, policy):
         x, y, width, height = policy.crops.get(name, (0, 0, width, height))
         frames = given[IMAGES + name][:, y : y + height, x : x + width]
         images[name] = np.concatenate(list(frames), axis=2)
-    state = given[STATE].ravel()
+    state = given[STATE][::-1].ravel()  # the newest first
     if ENVIRONMENT in given:
         state = np.concatenate([state, given[ENVIRONMENT].ravel()])
     return {"state": state, "images": images}, given["chunk"]

@@ -1,27 +1,16 @@
 """Checkpoints as LeRobot writes them, made by hand; `test_lerobot` compares with the real lerobot."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from agent_data import random_batch
+from lerobot_policy import act_config, write_act, write_config
 from safetensors.torch import load_file, save_file
 
-from hilrl_agents import PolicySpec, load_checkpoint, make_agent, save_checkpoint
+from hilrl_agents import PolicySpec, load_checkpoint, save_checkpoint
 from hilrl_agents.lerobot import LeRobotError, Units, is_lerobot_policy, lerobot_agent, read_lerobot_policy
 
-SIZES = {"dim_model": 16, "n_heads": 2, "dim_feedforward": 32, "n_encoder_layers": 1, "n_decoder_layers": 1}
-CONFIG = {
-    "type": "act", "n_obs_steps": 1, "chunk_size": 5, "n_action_steps": 3, **SIZES, "n_vae_encoder_layers": 1,
-    "use_vae": True, "latent_dim": 4, "dropout": 0.1, "kl_weight": 10.0, "pre_norm": False,
-    "temporal_ensemble_coeff": None, "optimizer_lr": 1e-5,
-    "input_features": {
-        "observation.state": {"type": "STATE", "shape": [3]},
-        "observation.environment_state": {"type": "ENV", "shape": [2]},
-    },
-    "output_features": {"action": {"type": "ACTION", "shape": [2]}},
-}  # fmt: skip
-MODES = {"STATE": "MEAN_STD", "ENV": "MIN_MAX", "ACTION": "MEAN_STD"}
+CONFIG = act_config(3, 2, 2)
 NUMBERS = {
     "observation.state.mean": torch.tensor([10.0, 20.0, 30.0]),
     "observation.state.std": torch.tensor([1.0, 2.0, 4.0]),
@@ -34,40 +23,7 @@ NUMBERS = {
 
 @pytest.fixture
 def folder(tmp_path):
-    made = tmp_path / "pretrained_model"
-    made.mkdir()
-    write(made, CONFIG)
-    agent = make_agent(
-        "act",
-        PolicySpec(5, 2, horizon=5),
-        SIZES | {"n_vae_encoder_layers": 1, "latent_dim": 4, "environment_state": 2},
-    )
-    save_file(
-        {f"model.{k}": v.contiguous() for k, v in agent.policy.state_dict().items()},
-        made / "model.safetensors",
-    )
-    for file, name, numbers in (
-        ("policy_preprocessor", "normalizer_processor", NUMBERS),
-        (
-            "policy_postprocessor",
-            "unnormalizer_processor",
-            {k: v for k, v in NUMBERS.items() if "action" in k},
-        ),
-    ):
-        step = {
-            "registry_name": name,
-            "config": {"eps": 1e-8, "norm_map": MODES},
-            "state_file": f"{file}.safetensors",
-        }
-        (made / f"{file}.json").write_text(
-            json.dumps({"steps": [{"registry_name": "to_batch_processor"}, step]})
-        )
-        save_file(numbers, made / f"{file}.safetensors")
-    return made
-
-
-def write(folder, config):
-    (folder / "config.json").write_text(json.dumps(config))
+    return write_act(tmp_path / "pretrained_model", 3, 2, 2, NUMBERS)
 
 
 def changed(**values):
@@ -92,7 +48,7 @@ def test_a_diffusion_policy_sees_its_newest_observations_and_the_middle_of_the_i
         "type": "diffusion", "n_obs_steps": 2, "horizon": 16, "n_action_steps": 8, "crop_shape": [40, 41],
         "input_features": features, "output_features": CONFIG["output_features"],
     }  # fmt: skip
-    write(folder, config)
+    write_config(folder, config)
     policy = read_lerobot_policy(folder)
     assert policy.spec() == PolicySpec(6, 2, {"front": (40, 41, 6)}, horizon=15)
     assert policy.crops == {"front": (12, 4, 41, 40)}  # x is 11.5, rounded to even as torchvision does
@@ -102,7 +58,7 @@ def test_options_and_execution_are_the_checkpoints(folder):
     config = lerobot_agent(read_lerobot_policy(folder)).config
     assert (config.n_action_steps, config.temporal_ensemble_coeff, config.dim_model) == (3, 0.0, 16)
     assert (config.environment_state, config.learning_rate, config.n_vae_encoder_layers) == (2, 1e-5, 1)
-    write(folder, changed(temporal_ensemble_coeff=0.01, n_action_steps=1))
+    write_config(folder, changed(temporal_ensemble_coeff=0.01, n_action_steps=1))
     assert lerobot_agent(read_lerobot_policy(folder)).config.temporal_ensemble_coeff == 0.01
     assert lerobot_agent(read_lerobot_policy(folder), overrides={"dropout": 0}).config.dropout == 0
 
@@ -120,8 +76,6 @@ def test_statistics_are_turned_into_the_suites_units(folder):
 
 
 def test_an_imported_policy_is_kept_in_a_checkpoint_and_learns_on(folder, tmp_path):
-    from agent_data import random_batch
-
     agent = lerobot_agent(read_lerobot_policy(folder), action=Units(0.02))
     observation = {"state": np.array([10, 21, 33, 0.1, 0.2], np.float32), "images": {}}
     chunk = agent.act(observation, False)
@@ -151,7 +105,7 @@ def test_an_imported_policy_is_kept_in_a_checkpoint_and_learns_on(folder, tmp_pa
     ],
 )
 def test_a_setting_that_would_act_otherwise_is_one_clear_sentence(folder, config, error):
-    write(folder, config)
+    write_config(folder, config)
     with pytest.raises(LeRobotError, match=error):
         read_lerobot_policy(folder)
 
@@ -185,9 +139,9 @@ def test_damaged_files_are_one_clear_sentence(folder):
 
 
 def test_weights_that_do_not_fit_the_config_are_one_clear_sentence(folder):
-    write(folder, changed(dim_feedforward=64))
+    write_config(folder, changed(dim_feedforward=64))
     with pytest.raises(LeRobotError, match=r"linear1\.bias is \(32,\), expected \(64,\) by its config\.json"):
         lerobot_agent(read_lerobot_policy(folder))
-    write(folder, changed(n_decoder_layers=2))
+    write_config(folder, changed(n_decoder_layers=2))
     with pytest.raises(LeRobotError, match=r"decoder\.layers\.1\.\S+ is absent, expected"):
         lerobot_agent(read_lerobot_policy(folder))

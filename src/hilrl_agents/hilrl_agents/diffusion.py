@@ -156,7 +156,8 @@ def cosine_schedule(levels: int) -> Tensor:
 class KeypointEncoder(nn.Module):
     """Observation → features [B, F]: for each frame of the cameras' stacks the state then, and where it sees what.
 
-    A state of n stacked frames holds n states, the oldest first, as the frames are (LeRobot's n_obs_steps).
+    Where frames are stacked, the state holds as many states, the newest first (LeRobot's n_obs_steps); of the frames
+    the newest is the last one.
 
     Args:
         spec: shapes of the observation.
@@ -178,5 +179,5 @@ class KeypointEncoder(nn.Module):
 
     def forward(self, observation: Observation) -> Tensor:
         """{"state": [B, S], "images" or "features"} → [B, F]."""
-        state = self.normalizer(observation["state"]).unflatten(1, (self.frames, -1))
+        state = self.normalizer(observation["state"]).unflatten(1, (self.frames, -1)).flip(1)
         return torch.cat([state, self.images(observation)], 2).flatten(1)
