@@ -75,6 +75,20 @@ def test_statistics_are_turned_into_the_suites_units(folder):
     )
 
 
+def test_what_never_moved_is_taken_as_lerobot_takes_it(folder):
+    numbers = load_file(folder / "policy_preprocessor.safetensors")
+    numbers["observation.environment_state.max"] = numbers["observation.environment_state.min"].clone()
+    save_file(numbers, folder / "policy_preprocessor.safetensors")
+    actions = {"action.mean": torch.tensor([0.5, 0.2]), "action.std": torch.zeros(2)}
+    save_file(actions, folder / "policy_postprocessor.safetensors")
+    agent = lerobot_agent(read_lerobot_policy(folder))
+    assert agent.encoder.normalizer(torch.tensor([10.0, 20, 30, 0, -1]))[3:].tolist() == pytest.approx(
+        [-1, -1]
+    )
+    assert agent.actions.inverse(torch.tensor([3.0, -3.0])).tolist() == pytest.approx([0.5, 0.2], abs=1e-5)
+    assert agent.actions(torch.tensor([0.5, 0.2])).abs().max() < 1
+
+
 def test_an_imported_policy_is_kept_in_a_checkpoint_and_learns_on(folder, tmp_path):
     agent = lerobot_agent(read_lerobot_policy(folder), action=Units(0.02))
     observation = {"state": np.array([10, 21, 33, 0.1, 0.2], np.float32), "images": {}}

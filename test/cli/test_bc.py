@@ -69,7 +69,7 @@ def test_a_policy_of_demonstrations_is_a_run_that_eval_takes(tmp_path, capsys):
     policy = Policy.from_checkpoint(CONTRACT, tmp_path / "runs/mine/checkpoint")
     observation = {"state": np.zeros(len(CONTRACT.state), np.float32), "images": {}}
     assert policy.act(observation, False, 0, 1, 0)[0].shape == (4,)
-    assert np.abs(policy.agent.encoder.normalizer.mean).max() > 0
+    assert policy.agent.encoder.normalizer.mean.abs().max() > 0
     assert bc(*words) == 2
     assert "mine: is there already; name another with --run" in capsys.readouterr().err
 

@@ -53,6 +53,7 @@ _ONLY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _BACKBONES = ("model.backbone.", "diffusion.rgb_encoder.backbone.")
 _EPSILON = 1e-8  # on LeRobot's widths
+_STILL = 1e-6  # width of an action that never changed, of [-1, 1]: learning divides by it
 
 
 class LeRobotError(ValueError):
@@ -91,10 +92,7 @@ class LeRobotPolicy:
 
     def spec(self) -> PolicySpec:
         """Shapes of its observations, as many newest ones as it sees, and of its actions."""
-        sizes = {
-            name: self.crops[name][3:1:-1] if name in self.crops else size
-            for name, size in self.cameras.items()
-        }
+        sizes = self.cameras | {name: (height, width) for name, (_, _, width, height) in self.crops.items()}
         cameras = {name: (*size, 3 * self.frames) for name, size in sizes.items()}
         return PolicySpec(self.frames * self.state + self.environment, self.action, cameras, self.chunk_size)
 
@@ -259,7 +257,7 @@ def _normalise(agent: Imitation, policy: LeRobotPolicy, state: Units, action: Un
     agent.encoder.normalizer.std.copy_(width.repeat(policy.frames) + _EPSILON)
     mean, width = action(*policy.statistics[ACTION])
     agent.actions.mean.copy_(mean)
-    agent.actions.std.copy_(width)
+    agent.actions.std.copy_(torch.where(width == 0, _STILL, width))
     for index, name in enumerate(policy.cameras):
         mean, width = policy.statistics[IMAGES + name]
         agent.encoder.images.mean[index].copy_(mean.flatten())
@@ -288,7 +286,12 @@ def _statistics(folder: Path, features: dict[str, dict[str, Any]]) -> dict[str, 
         first, second = (
             _number(folder, numbers, f"{name}.{key}", size) for key in _ENDS.get(mode, ("mean", "std"))
         )
-        found[name] = ((first + second) / 2, (second - first) / 2) if mode in _ENDS else (first, second)
+        if mode in _ENDS:
+            first, second = (first + second) / 2, (second - first) / 2
+            if name != ACTION:  # what never moved is -1 for LeRobot, and stays near it here
+                still = second == 0
+                first, second = torch.where(still, first + 1, first), torch.where(still, 1.0, second)
+        found[name] = first, second
     return found
 
 
