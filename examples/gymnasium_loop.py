@@ -48,7 +48,7 @@ def main() -> None:
         online.add(seq, episode, step, now, action, reward, terminated, truncated, 0, 0, final)
         step += 1
         if seq == args.random_steps:
-            agent.fit_normalizer(online.states())
+            agent.fit_normalizer(online.states(), online.actions())
         if seq >= args.random_steps:
             agent.update(sample_mixed(online, offline, agent.batch_size, rng, spec.horizon, agent.n_step))
         if final:

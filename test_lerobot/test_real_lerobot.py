@@ -4,13 +4,11 @@ lerobot lives in an environment of its own, named by LEROBOT_PYTHON; `frames.py`
 """
 
 import dataclasses
-import os
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 from dataset_files import CONTRACT, JOINT_CONTRACT, record
+from environment import needs_lerobot, run
 
 from hilrl_data.bags import read_steps
 from hilrl_data.episodes import BagSource, bags_of, write_episodes
@@ -20,10 +18,7 @@ from hilrl_ros.contract import Camera
 from hilrl_ros.images import to_rgb
 
 TASK = ("cube", "pick up the cube")
-PYTHON = os.environ.get("LEROBOT_PYTHON")
-pytestmark = pytest.mark.skipif(
-    not PYTHON, reason="LEROBOT_PYTHON names no Python with lerobot: make test-lerobot"
-)
+pytestmark = needs_lerobot
 
 
 def nothing(_):
@@ -32,11 +27,7 @@ def nothing(_):
 
 def lerobot(*words):
     """Run frames.py in lerobot's environment."""
-    # the workspace's own modules are not those of lerobot's environment
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LD_LIBRARY_PATH")}
-    command = [PYTHON, Path(__file__).parent / "frames.py", *map(str, words)]
-    done = subprocess.run(command, env=environment | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run("frames.py", *words)
 
 
 def frames_of(root, out):

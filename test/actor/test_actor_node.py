@@ -5,7 +5,9 @@ from rclpy.serialization import deserialize_message
 
 from hilrl_actor.actor_node import ActorNode
 from hilrl_actor.outbox import Outbox
+from hilrl_actor.policy import Policy
 from hilrl_ros.node import UserError
+from hilrl_ros.settings import AgentSettings
 
 
 class Sent(list):
@@ -213,3 +215,21 @@ def test_weights_of_another_run_do_not_act(make_actor, monkeypatch):
     for run in ("the one before", "r"):
         node.on_weights(PolicyWeights(run=run, version=1))
     assert received == ["r"]
+
+
+def test_what_was_planned_before_a_person_acted_is_forgotten(make_actor, monkeypatch):
+    node = make_actor()
+    node.policy = Policy.untrained(CONTRACT, AgentSettings("bc", 4, {"hidden": [8], "n_action_steps": 4}))
+    node.policy.version = 1
+    planned = []
+    act = node.policy.agent.act
+    monkeypatch.setattr(node.policy.agent, "act", lambda *given: planned.append(given) or act(*given))
+    announce(node, 1)
+    m = episode_messages(1, 4)
+    for k in range(4):
+        node.on_observation(m["observation"][k])
+        m["executed_action"][k].controller = Action.PERSON if k == 1 else Action.POLICY
+        node.on_executed(m["executed_action"][k])
+        node.on_reward(m["reward"][k])
+    assert [a.step for a in node.actions] == [0, 1, 2, 3]
+    assert len(planned) == 2, "at the first step, and after the person's"

@@ -230,6 +230,14 @@ OPTIONS = {
     "pitch": ("joint_states", "tip.pitch", "rad"),
     "width": ("joint_states", "gripper.width", "m"),
     "before": ("executed_action", "action[y]", "1"),
+    "pan": ("joint_states", "position[shoulder_pan]", "rad"),
+}
+AGO = {
+    "name": "pan_2_ago",
+    "topic": "joint_states",
+    "field": "position[shoulder_pan]",
+    "unit": "rad",
+    "ago": 2,
 }
 
 
@@ -240,7 +248,7 @@ def options(tmp_path):
     robot["state"] = [
         {"name": name, "topic": topic, "field": field, "unit": unit}
         for name, (topic, field, unit) in OPTIONS.items()
-    ]
+    ] + [AGO]
     robot["cameras"] = {"front": {"topic": "front/image_raw", "size": [8, 8], "stack": 2}}
     (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot, sort_keys=False))
     return load_contract(tmp_path / "arm.yaml")[0]
@@ -251,14 +259,15 @@ def test_every_option_of_observation_reaches_the_policy(options):
     made.begin(1, START)
     q = dict(zip(CONTRACT.joints, HOME, strict=True)) | {"gripper": 0.165}
     seen = []
-    for step in range(3):
+    for step in range(4):
         if step:
             made.add("executed_action", action(1, step - 1, stick(x=1.0, y=step / 10), start_ns=START))
         made.add("front/image_raw", frame(START + step * PERIOD, 10 * (step + 1)))
-        joints = joint_state(START + step * PERIOD, q.values())
+        joints = joint_state(START + step * PERIOD, (q | {"shoulder_pan": step / 10}).values())
         joints.effort = [0.1 * k for k in range(6)]
         seen.append(observation_arrays(made.add("joint_states", joints), options))
-    states = [dict(zip(OPTIONS, observation["state"].tolist(), strict=True)) for observation in seen]
+    names = [*OPTIONS, AGO["name"]]
+    states = [dict(zip(names, observation["state"].tolist(), strict=True)) for observation in seen]
     _, rotation = Kinematics(CONTRACT).forward(np.array(list(q.values())))
     expected = {
         "speed": q["elbow_flex"] / 10,
@@ -266,10 +275,11 @@ def test_every_option_of_observation_reaches_the_policy(options):
         "pitch": roll_pitch_yaw(rotation)[1],
         "width": 0.029,
     }
-    assert [s["before"] for s in states] == pytest.approx([0.0, 0.1, 0.2])
+    assert [s["before"] for s in states] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert [s["pan_2_ago"] for s in states] == pytest.approx([0.0, 0.0, 0.0, 0.1])
     assert all({k: s[k] for k in expected} == pytest.approx(expected, abs=1e-5) for s in states)
     stacks = [observation["images"]["front"][0, 0].tolist() for observation in seen]
-    assert stacks == [[10] * 6, [10] * 3 + [20] * 3, [20] * 3 + [30] * 3]
+    assert stacks == [[10] * 6, [10] * 3 + [20] * 3, [20] * 3 + [30] * 3, [30] * 3 + [40] * 3]
     spec = PolicySpec.from_contract(options.to_dict())
     for observation in seen:
         spec.check(observation)

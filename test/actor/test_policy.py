@@ -123,8 +123,27 @@ def test_weights_of_other_networks_are_refused_and_the_old_ones_stay(policy):
 def test_exploration_depends_on_weights_and_seed_alone(policy):
     again = Policy.untrained(CONTRACT, TINY)
     again.agent.load_policy(policy.agent.policy_state())
-    first = [policy.act(OBSERVATION, True, (1, k)) for k in range(3)]
-    policy.act(OBSERVATION, True, (9, 9))
-    assert np.array_equal(first, [again.act(OBSERVATION, True, (1, k)) for k in range(3)])
+    first = [policy.act(OBSERVATION, True, 1, 1, k)[0] for k in range(3)]
+    policy.act(OBSERVATION, True, 9, 9, 9)
+    assert np.array_equal(first, [again.act(OBSERVATION, True, 1, 1, k)[0] for k in range(3)])
     assert not np.array_equal(first[0], first[1])
     assert first[0].shape == (len(CONTRACT.action.names),) and np.abs(first).max() <= 1
+
+
+def test_a_chunk_goes_on_with_the_weights_that_planned_it_until_a_person_acts():
+    settings = AgentSettings("bc", 4, {"hidden": [8], "n_action_steps": 4})
+    policy = Policy.untrained(CONTRACT, settings)
+
+    def act(step):
+        return policy.act(OBSERVATION, False, 1, 1, step)
+
+    policy.version = 1
+    chunk = policy.agent.act(OBSERVATION, False)
+    assert np.array_equal(act(0)[0], chunk[0])
+    policy.version = 2
+    policy.agent.load_policy({name: t + 0.1 for name, t in policy.agent.policy_state().items()})
+    action, version = act(1)
+    assert np.array_equal(action, chunk[1]) and version == 1
+    policy.interrupt()
+    action, version = act(2)
+    assert np.array_equal(action, policy.agent.act(OBSERVATION, False)[0]) and version == 2

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 
+import numpy as np
 import pytest
 import torch
 from agent_data import random_batch
@@ -36,7 +37,7 @@ def agent():
 @pytest.mark.parametrize("name", ["sac", "bc"])
 def test_a_resumed_agent_goes_on_bit_for_bit(tmp_path, name):
     agent = make_agent(name, SPEC, {"batch_size": 8, "hidden": [16, 16]}, seed=3)
-    agent.fit_normalizer(torch.randn(20, 3).numpy())
+    agent.fit_normalizer(torch.randn(20, 3).numpy(), np.zeros((20, 2)))
     agent.update(random_batch(SPEC, 8))
     save_checkpoint(tmp_path / "c", agent, CONTRACT, {"robot_steps": 12})
     resumed, checkpoint = load_checkpoint(tmp_path / "c", CONTRACT)

@@ -63,7 +63,7 @@ def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path):
     env, rng = Reach(1), np.random.default_rng(1)
     for episode in range(-10, 0):
         rollout(env, lambda seen: env.expert(), offline, episode, controller=1)
-    agent.fit_normalizer(np.random.default_rng(1).uniform(-1, 1, (500, 4)))
+    agent.fit_normalizer(np.random.default_rng(1).uniform(-1, 1, (500, 4)), offline.actions())
     for _ in range(500):
         agent.pretrain(offline.sample(128, rng))
 

@@ -142,7 +142,7 @@ def test_acting_is_a_function_of_weights_observation_and_seed(name, cameras, hor
     spec = PolicySpec(3, 2, cameras, horizon)
     agent, other = make_agent(name, spec, seed=1), make_agent(name, spec, seed=2)
     seen = observation(spec, 7)
-    agent.fit_normalizer(np.random.default_rng(0).normal(5, 2, (50, 3)))
+    agent.fit_normalizer(np.random.default_rng(0).normal(5, 2, (50, 3)), np.zeros((50, 2)))
     assert not np.array_equal(agent.act(seen, False), other.act(seen, False))
     other.load_policy(agent.policy_state())
     chunk = agent.act(seen, True, 5)

@@ -72,6 +72,15 @@ def test_what_follows_from_the_joints_is_worked_out():
     np.testing.assert_allclose(states["rise"], tips[:, 2] - tips[:, 0], atol=1e-6)
 
 
+def test_what_was_before_is_taken_from_the_frames_before():
+    joints = tuple(dataclasses.replace(e, name=f"{e.name}_2_ago", ago=2) for e in JOINTS_ALONE.state)
+    made = converter(contract=dataclasses.replace(JOINTS_ALONE, state=JOINTS_ALONE.state + joints))
+    data = columns()
+    states = made.states(data, made.actions(data))
+    np.testing.assert_array_equal(states[:, :6], data["observation.state"])
+    np.testing.assert_array_equal(states[:, 6:], data["observation.state"][[0, 0, 0, 1]])
+
+
 def test_degrees_are_converted_where_the_mapping_says_so():
     data = columns()
     degrees = {name: np.degrees(values).astype(np.float32) for name, values in data.items()}

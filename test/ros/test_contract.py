@@ -125,6 +125,12 @@ TASK_ERRORS = [
         [CUBE | {"minus": "later"}, CUBE | {"name": "later"}],
         r"job\.yaml\.state\.x\.minus: 'later' is not an earlier entry",
     ),
+    (
+        ("state",),
+        [CUBE | {"ago": -1}],
+        r"job\.yaml\.state\[0\]\.ago: is -1, expected control periods from 0 to 100",
+    ),
+    (("state",), [CUBE | {"ago": "1"}], r"job\.yaml\.state\[0\]\.ago: is '1', expected control periods"),
 ]
 
 

@@ -141,7 +141,9 @@ class ActorNode(Node):
         self.act()
 
     def on_executed(self, msg: Action) -> None:
-        """Note what was executed."""
+        """Note what was executed; what was planned before a person acted is of no use afterwards."""
+        if self.policy and msg.controller == Action.PERSON:
+            self.policy.interrupt()
         for step in self.joiner.add(msg):
             self.send_transition(step)
 
@@ -189,12 +191,10 @@ class ActorNode(Node):
         if self.policy and episode.phase not in (Episode.LABEL, Episode.DEMONSTRATE):
             if self.policy.version == 0:
                 return
-            msg.action = floats(
-                self.policy.act(
-                    observation_arrays(obs, self.contract), episode.explore, (episode.seed, obs.step)
-                )
+            action, msg.policy_version = self.policy.act(
+                observation_arrays(obs, self.contract), episode.explore, episode.seed, obs.episode, obs.step
             )
-            msg.policy_version = self.policy.version
+            msg.action = floats(action)
             if episode.learn and self.policy.learnt_until:
                 self.oldest = max(self.oldest, seconds(obs.header.stamp) - self.policy.learnt_until)
         self.observation, self.answer = None, msg

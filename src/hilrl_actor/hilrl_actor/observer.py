@@ -44,6 +44,7 @@ class Observer:
         self.newest: dict[str, Any] = {}
         self.executed: dict[tuple[int, int], Any] = {}  # by episode and step, since the last observation's
         self.frames: dict[str, deque[np.ndarray]] = {}
+        self.past: dict[str, deque[float]] = {}
         self.episode: int | None = None
         self.start_ns = 0
         self.last: Observation | None = None
@@ -119,7 +120,13 @@ class Observer:
         tip = self._tip(joints) if any(e.field.startswith("tip.") for e in self.entries) else {}
         values: dict[str, float] = {}
         for entry in self.entries:
-            values[entry.name] = self._value(entry, tip) - (values[entry.minus] if entry.minus else 0.0)
+            value = self._value(entry, tip)
+            if entry.ago:
+                if self.last is None:  # before an episode's first observation it was the same
+                    self.past[entry.name] = deque([value] * entry.ago, entry.ago + 1)
+                self.past[entry.name].append(value)
+                value = self.past[entry.name][0]
+            values[entry.name] = value - (values[entry.minus] if entry.minus else 0.0)
         numbers = floats(values.values())
         msg.state, msg.privileged = numbers[: len(self.contract.state)], numbers[len(self.contract.state) :]
         for name, camera in self.contract.cameras.items():

@@ -1,9 +1,8 @@
-"""The policy that acts: from the learner's weights or from a checkpoint, one action per step."""
+"""The policy that acts: from the learner's weights or from a checkpoint, one action per step of its chunks."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from hilrl_msgs.msg import PolicyWeights
 
 from hilrl_agents.checkpoint import load_checkpoint, unpack_policy
+from hilrl_agents.chunks import ChunkExecutor
 from hilrl_agents.registry import make_agent
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.tuning import tune_process
@@ -29,6 +29,7 @@ class Policy:
 
     def __init__(self, contract: Contract, agent: Any, version: int = 0):
         self.contract, self.agent, self.version = contract, agent, version
+        self.executor = ChunkExecutor(agent)
         self.learnt_until = 0.0
         self.parts: dict[int, bytes] = {}
         self.receiving = 0
@@ -80,7 +81,17 @@ class Policy:
         self.version, self.learnt_until = msg.version, seconds(msg.header.stamp)
         return True
 
-    def act(self, observation: dict[str, Any], explore: bool, seed: Iterable[int]) -> np.ndarray:
-        """Return the action [A] for one step; exploration depends on the weights and `seed` alone."""
-        digest = hashlib.sha256(repr(tuple(seed)).encode()).digest()
-        return self.agent.act(observation, explore, int.from_bytes(digest[:7], "little"))[0]
+    def act(
+        self, observation: dict[str, Any], explore: bool, seed: int, episode: int, step: int
+    ) -> tuple[np.ndarray, int]:
+        """Return the action [A] for a step of an episode, and the version of the weights that planned it.
+
+        What is drawn depends on the weights, the episode's `seed` and the step alone.
+        """
+        digest = hashlib.sha256(repr((seed, step)).encode()).digest()
+        draw = int.from_bytes(digest[:7], "little")
+        return self.executor.act(observation, explore, draw, episode, step, self.version)
+
+    def interrupt(self) -> None:
+        """Plan anew: a person acted."""
+        self.executor.interrupt()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch
+from hilrl_agents.chunks import check_execution
 from hilrl_agents.networks import FlatAdam
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages
@@ -49,6 +50,7 @@ class Agent(abc.ABC):
     policy_networks: ClassVar[tuple[str, ...]]
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
+        check_execution(config, spec.horizon, self.name)
         self.spec, self.config = spec, config
         self.updates = 0
         self.n_step = self.pretrain_n_step = 1
@@ -95,11 +97,12 @@ class Agent(abc.ABC):
         """Fits a frozen encoder anew on offline rows; takes as many of the batches as it wants."""
         raise NotImplementedError
 
-    def fit_normalizer(self, states: np.ndarray) -> None:
-        """Fixes the state's normalisation from data; once, before learning.
+    def fit_normalizer(self, states: np.ndarray, actions: np.ndarray) -> None:
+        """Fixes the normalisation from data; once, before learning.
 
         Args:
             states: float [N, S], e.g. `offline.states()`.
+            actions: float [M, A], e.g. `offline.actions()`; most agents take them as they are.
         """
         self.networks["encoder"].normalizer.fit(
             torch.as_tensor(states, dtype=torch.float32), self.config.state_std_floor

@@ -12,6 +12,7 @@ import torch
 
 from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch, unfold
+from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
 from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, augmented, bc_loss, minimise
 from hilrl_agents.spec import PolicySpec
@@ -19,7 +20,7 @@ from hilrl_agents.vision import ImageOptions
 
 
 @dataclass(frozen=True)
-class BCConfig(ImageOptions):
+class BCConfig(ChunkOptions, ImageOptions):
     """Options of `bc`."""
 
     batch_size: int = option(256, "Rows of one gradient step", "rows", low=1)

@@ -199,6 +199,11 @@ class ReplayBuffer:
         """State vectors of all held steps, oldest first, float32 [N, S] (to fit a normalisation)."""
         return self._state[self._live_slots()]
 
+    def actions(self) -> np.ndarray:
+        """Actions of all held transitions, oldest first, float32 [N, A] (to fit a normalisation)."""
+        slots = self._live_slots()
+        return self._action[slots[self._kind[slots] == TRANSITION]]
+
     # -- sampling --------------------------------------------------------------------------------------------
 
     def sample(

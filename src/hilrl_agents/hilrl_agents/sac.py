@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch, fold, unfold
+from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
 from hilrl_agents.networks import (
     EnsembleMLP,
@@ -33,7 +34,7 @@ from hilrl_agents.vision import EncoderOptions, Vision
 
 
 @dataclass(frozen=True)
-class SACConfig(EncoderOptions):
+class SACConfig(ChunkOptions, EncoderOptions):
     """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)

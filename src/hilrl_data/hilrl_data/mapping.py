@@ -333,7 +333,9 @@ class Converter:
     def _can_derive(self, entry: StateEntry, known: set[str]) -> bool:
         if entry.minus:
             return entry.minus in known and self._base(entry, known) is not None
-        joints = {e.field: e.name for e in self.contract.state if e.name in known}
+        if entry.ago:
+            return self._base(entry, known) is not None
+        joints = {e.field: e.name for e in self.contract.state if e.name in known and not e.ago}
         if entry.field.startswith("tip."):
             return all(f"position[{joint}]" in joints for joint in self.contract.joints)
         if entry.field == "gripper.width":
@@ -343,17 +345,17 @@ class Converter:
         return entry.field.startswith("action[")
 
     def _base(self, entry: StateEntry, known: set[str]) -> StateEntry | None:
-        """Return the known entry that is this one before the subtraction."""
+        """Return the known entry that is this one now, before the subtraction."""
         return next(
             (
                 e for e in self.contract.state
-                if (e.topic, e.field, e.minus) == (entry.topic, entry.field, "") and e.name in known
+                if (e.topic, e.field, e.minus, e.ago) == (entry.topic, entry.field, "", 0) and e.name in known
             ),
             None,
         )  # fmt: skip
 
     def _position(self, joint: str, values: dict[str, np.ndarray]) -> np.ndarray:
-        entry = next(e for e in self.contract.state if e.field == f"position[{joint}]")
+        entry = next(e for e in self.contract.state if (e.field, e.ago) == (f"position[{joint}]", 0))
         return values[entry.name].astype(np.float64)
 
     def _derived(
@@ -363,8 +365,11 @@ class Converter:
         tip: dict[str, np.ndarray],
         actions: np.ndarray,
     ) -> np.ndarray:
-        if entry.minus:
-            return values[self._base(entry, set(values)).name].astype(np.float64) - values[entry.minus]
+        if entry.minus or entry.ago:
+            value = values[self._base(entry, set(values)).name].astype(np.float64)
+            if entry.ago:
+                value = np.concatenate([value[:1].repeat(entry.ago), value])[: len(value)]
+            return value - values[entry.minus] if entry.minus else value
         if entry.field.startswith("tip."):
             return tip[entry.field.removeprefix("tip.")]
         if entry.field == "gripper.width":

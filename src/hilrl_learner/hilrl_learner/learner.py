@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,13 +129,19 @@ class Learner:
             observation_arrays(step.final, self.contract) if step.final else None,
         )  # fmt: skip
 
-    def pretrain(self, stop: threading.Event) -> dict[str, float]:
-        """Fit the normalisation and imitate the demonstrations; return the last metrics."""
-        self.agent.fit_normalizer(self.offline.states())
+    def pretrain(self, stop: threading.Event, done: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Fit the normalisation and imitate the demonstrations; return the last metrics.
+
+        Args:
+            stop: Set to end early; nothing is pretrained then.
+            done: Called after each update.
+        """
+        self.agent.fit_normalizer(self.offline.states(), self.offline.actions())
         metrics: dict[str, float] = {}
         batches = self._demonstrated(stop, self.agent.pretrain_n_step)
         for batch in itertools.islice(batches, self.settings.pretrain_updates):
             metrics = self.agent.pretrain(batch)
+            done()
         self.pretrained = not stop.is_set()
         return metrics
 

@@ -50,6 +50,7 @@ class StateEntry:
         unit: SI unit, for people and datasets.
         minus: Name of an earlier entry that is subtracted, or "".
         type: Message type of the topic as `package/msg/Name`; may be left out where the field tells it.
+        ago: Control periods that the value is old; at an episode's beginning it is the first one.
     """
 
     name: str
@@ -58,6 +59,7 @@ class StateEntry:
     unit: str
     minus: str = ""
     type: str = ""
+    ago: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,9 @@ class Contract:
             if data[key] is None:
                 del data[key]
         data["model"] = {key: value for key, value in data["model"].items() if value}
+        for entry in data["state"]:
+            if not entry["ago"]:
+                del entry["ago"]
         return data
 
     def hash(self) -> str:
@@ -402,8 +407,11 @@ def _state(where: str, entries: Any) -> list[StateEntry]:
         raise ContractError(f"{where}: is {entries!r}, expected a list of {{name, topic, field, unit}}")
     out = []
     for i, e in enumerate(entries):
-        check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus", "type"))
-        entry = {k: str(v) for k, v in e.items()}
+        check_keys(f"{where}[{i}]", e, ("name", "topic", "field", "unit"), ("minus", "type", "ago"))
+        entry = {k: str(v) for k, v in e.items() if k != "ago"}
+        ago = e.get("ago", 0)
+        if isinstance(ago, bool) or not isinstance(ago, int) or not 0 <= ago <= 100:
+            raise ContractError(f"{where}[{i}].ago: is {ago!r}, expected control periods from 0 to 100")
         kind = entry.get("type") or next(
             (t for f, t in _TYPE_OF_FIELD.items() if entry["field"].startswith(f)), ""
         )
@@ -415,7 +423,7 @@ def _state(where: str, entries: Any) -> list[StateEntry]:
             raise ContractError(
                 f"{where}[{i}].field: '{entry['field']}' is unknown; allowed: {', '.join(TIP_FIELDS)}"
             )
-        out.append(StateEntry(**(entry | {"type": kind})))
+        out.append(StateEntry(**(entry | {"type": kind}), ago=ago))
     return out
 
 
@@ -552,7 +560,8 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
         "robot", "model", "control_rate", "joints", "gripper_joint", "max_joint_speed",
         "state", "cameras", "action", "box", "home",
     )  # fmt: skip
-    check_keys(file, raw, keys, ("motion", "joint_limits", "gripper_width", "max_gripper_speed", "sim"))
+    optional = ("motion", "joint_limits", "gripper_width", "max_gripper_speed", "privileged", "sim")
+    check_keys(file, raw, keys, optional)
     if not _is_names(raw["joints"]):
         raise ContractError(f"{file}.joints: is {raw['joints']!r}, expected a list of unique joint names")
     joints = tuple(raw["joints"])
@@ -572,7 +581,8 @@ def _contract(raw: dict[str, Any], file: str, task: dict[str, Any], task_file: s
     state = _state(f"{file}.state", raw["state"])
     if "state" in task:
         state += _state(f"{task_file}.state", task["state"])
-    privileged = _state(f"{task_file}.privileged", task.get("privileged", []))
+    privileged = _state(f"{file}.privileged", raw.get("privileged", []))
+    privileged += _state(f"{task_file}.privileged", task.get("privileged", []))
     seen: list[str] = []
     for e in state + privileged:
         if e.name in seen:

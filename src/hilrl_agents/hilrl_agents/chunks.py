@@ -1,0 +1,103 @@
+"""From chunks of actions to one action per robot step: open loop, or every step's plans averaged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hilrl_agents.config import ConfigError, option
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """How every agent's chunks are executed."""
+
+    n_action_steps: int = option(
+        1, "Actions of a chunk that are executed before the next one is planned; 1 plans at every step", low=1
+    )
+    temporal_ensemble_coeff: float = option(
+        0.0,
+        "m > 0: plan at every step and average all plans for it with weights exp(-m i), i = 0 the oldest (ACT: 0.01); "
+        "0: no average",
+        low=0,
+    )
+
+
+def check_execution(config: ChunkOptions, horizon: int, where: str) -> None:
+    """Refuses options that a chunk of `horizon` actions cannot be executed with.
+
+    Raises:
+        ConfigError: names the option and what would be right.
+    """
+    steps = config.n_action_steps
+    if steps > horizon:
+        raise ConfigError(f"{where}.n_action_steps: is {steps}, expected at most chunk_size ({horizon})")
+    if config.temporal_ensemble_coeff and steps > 1:
+        raise ConfigError(
+            f"{where}.n_action_steps: is {steps}, expected 1 with a temporal_ensemble_coeff: an average needs a plan "
+            "at every step"
+        )
+
+
+class ChunkExecutor:
+    """Gives an action for each step of an episode and asks the agent for a chunk where one is needed.
+
+    A plan is good for the steps that follow it in its episode, by their numbers: a lost step costs its action and
+    delays nothing. It ends with the episode, and with `interrupt`.
+
+    Args:
+        agent: an `Agent`; its options say how chunks are executed.
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+        self._episode: int | None = None
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Forgets what was planned: a person moved the arm elsewhere."""
+        self._plans: list[
+            tuple[int, int, np.ndarray]
+        ] = []  # step that it begins at, version, chunk; oldest first
+
+    def act(
+        self,
+        observation: Mapping[str, Any],
+        explore: bool,
+        seed: int,
+        episode: int,
+        step: int,
+        version: int = 0,
+    ) -> tuple[np.ndarray, int]:
+        """Action for one step.
+
+        Args:
+            observation: as `Agent.act` takes it.
+            explore: see `Agent.act`.
+            seed: see `Agent.act`.
+            episode: number of the episode.
+            step: number of the step in it, rising.
+            version: of the agent's weights now.
+
+        Returns:
+            float32 [A] in [-1, 1], and the version of the weights that planned it.
+        """
+        config = self.agent.config
+        if episode != self._episode:
+            self._episode = episode
+            self.interrupt()
+        reach = (
+            len(self._plans[-1][2])
+            if config.temporal_ensemble_coeff and self._plans
+            else config.n_action_steps
+        )
+        self._plans = [plan for plan in self._plans if 0 < step - plan[0] < reach]
+        if config.temporal_ensemble_coeff or not self._plans:
+            self._plans.append((step, version, self.agent.act(observation, explore, seed)))
+        begin, planned_by, chunk = self._plans[-1]
+        if not config.temporal_ensemble_coeff:
+            return chunk[step - begin], planned_by
+        actions = np.stack([plan[step - first] for first, _, plan in self._plans])
+        weights = np.exp(-config.temporal_ensemble_coeff * np.arange(len(actions), dtype=np.float32))
+        return (weights @ actions / weights.sum()).astype(np.float32), planned_by

@@ -1,0 +1,171 @@
+"""hilrl bc: makes an imitation policy, of recorded episodes or of a LeRobot checkpoint; no arm moves, no graph runs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from hilrl_cli import environment, loop
+from hilrl_cli.commands import launch
+from hilrl_cli.errors import UserError
+
+UNITS = ("degrees", "range", "radians")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument(
+        "agent", nargs="?", help="name from config/agents or a path: act, diffusion, flow, bc"
+    )
+    loop.add_task(parser)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="what is imitated: runs, demonstrations, bags, LeRobot datasets; of these what a person did",
+    )
+    parser.add_argument("--updates", type=int, default=5000, help="gradient steps (default: 5000)")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and sampling (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument(
+        "--lerobot",
+        type=Path,
+        metavar="FOLDER",
+        help="instead: a LeRobot policy's pretrained_model (act, diffusion)",
+    )
+    parser.add_argument(
+        "--units",
+        choices=UNITS,
+        help="of the LeRobot arm's joints: degrees (its use_degrees: true), range (its default: -100 to 100 between "
+        "the calibrated ends), radians; its gripper's 0 to 100 is understood with the first two",
+    )
+    parser.add_argument("--rate", type=float, default=30.0, help="of the LeRobot policy, Hz (default: 30)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="options of the agent that shall differ"
+    )
+    parser.add_argument("--run", help="name of the folder")
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), help="where it is made (default: runs)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the policy; print its folder."""
+    environment.enter()
+    if (arguments.lerobot is None) == (arguments.agent is None):
+        raise UserError("expected an agent with --data, or --lerobot: one of the two")
+    agent = arguments.agent or "lerobot"
+    names = {"task": arguments.task, "agent": agent, "seed": str(arguments.seed)}
+    folder = Path(os.path.abspath(arguments.runs_dir), arguments.run or launch.run_name(names))
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; name another with --run")
+    began = time.monotonic()
+    facts = imported(arguments, folder) if arguments.lerobot else imitated(arguments, folder)
+    # what `hilrl runs` lists; a policy that nobody has measured has no success rate
+    figures = {
+        "success_rate": None,
+        "cycle_time_s": None,
+        "robot_steps": 0,
+        "wall_s": time.monotonic() - began,
+    }
+    summary = {"task": arguments.task, "robot": arguments.robot, "agent": agent, "seed": arguments.seed}
+    (folder / "summary.json").write_text(json.dumps(summary | figures | facts, indent=1) + "\n")
+    print(f"{folder}\nmeasure it: hilrl eval {folder}")
+    return 0
+
+
+def imitated(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Train on recorded episodes, as the learner does before a run begins; return what to note of it."""
+    from hilrl_data.bags import BagError
+    from hilrl_learner.learner import Learner, LearnerSettings
+    from hilrl_ros.contract import ContractError, load_contract
+    from hilrl_ros.settings import load_agent_settings
+
+    if not arguments.data:
+        raise UserError("--data is missing: recorded episodes that are imitated")
+    if arguments.updates < 1:
+        raise UserError(f"--updates is {arguments.updates}, expected at least 1")
+    differing = options(arguments.set)
+    data = loop.offline_data(arguments.data, folder / "offline", arguments.robot, arguments.task)
+    settings = LearnerSettings(
+        seed=arguments.seed,
+        pretrain_updates=arguments.updates,
+        online_capacity=1000,
+        offline_data=tuple(map(Path, data.split(os.pathsep))),
+        threads=arguments.threads,
+    )
+    try:
+        contract, _ = load_contract(arguments.robot, arguments.task)
+        agent = load_agent_settings(arguments.agent)
+        agent = dataclasses.replace(agent, options=agent.options | differing)
+        learner = Learner(contract, agent, folder, settings)
+        steps = learner.load_offline(None)
+        if not steps:
+            raise UserError(
+                f"{', '.join(map(str, arguments.data))}: no step is a person's, nothing can be imitated"
+            )
+        print(f"imitates {steps} steps", flush=True)
+        metrics = trained(learner, arguments.updates)
+        learner.version = 1
+        learner.save()
+        learner.close()
+    except (ContractError, BagError, ValueError, RuntimeError) as error:
+        raise UserError(str(error)) from None
+    print(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return {"updates": arguments.updates, "demonstrated_steps": steps} | metrics
+
+
+def options(words: list[str]) -> dict[str, Any]:
+    """Return `name=value` words as options, the values read as YAML."""
+    import yaml
+
+    pairs = [word.partition("=") for word in words]
+    for name, separator, _ in pairs:
+        if not separator:
+            raise UserError(f"--set {name}: expected OPTION=VALUE")
+    return {name: yaml.safe_load(value) for name, _, value in pairs}
+
+
+def trained(learner: Any, updates: int) -> dict[str, float]:
+    """Imitate, with a progress bar on a terminal; return the last metrics."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("imitating", total=updates)
+        return learner.pretrain(threading.Event(), lambda: bar.advance(task))
+
+
+def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Make a checkpoint and a robot contract of a LeRobot policy; return what to note of it."""
+    from hilrl_agents import ConfigError, save_checkpoint
+    from hilrl_agents.lerobot import LeRobotError, lerobot_agent, read_lerobot_policy
+    from hilrl_cli import lerobot_contract
+    from hilrl_ros.contract import ContractError, find_config, load_contract
+
+    if arguments.units is None:
+        raise UserError(f"--units is missing: what the arm's joints were recorded in, {', '.join(UNITS)}")
+    robot = folder / "robot.yaml"
+    try:
+        policy = read_lerobot_policy(arguments.lerobot)
+        base = find_config("robots", arguments.robot)
+        text = lerobot_contract.derived(policy, base, arguments.rate)
+        folder.mkdir(parents=True)
+        lerobot_contract.write(robot, text)
+        contract, _ = load_contract(robot, arguments.task)
+        lerobot_contract.check(policy, contract, arguments.task)
+        units = lerobot_contract.units(policy, contract, arguments.units)
+        agent = lerobot_agent(policy, *units, options(arguments.set))
+        counters = {"updates": 0, "stored": 0, "last_seq": 0, "policy_version": 1}
+        save_checkpoint(folder / "checkpoint", agent, contract.to_dict(), counters)
+    except (LeRobotError, ContractError, ConfigError) as error:
+        raise UserError(str(error)) from None
+    return {"robot": str(robot), "agent": policy.kind, "lerobot": str(arguments.lerobot.resolve())}
