@@ -1,5 +1,5 @@
 import pytest
-from hilrl_msgs.msg import Action, Episode, Transition, TransitionAck
+from hilrl_msgs.msg import Action, Episode, PolicyWeights, Transition, TransitionAck
 from loop_messages import CONTRACT, ROBOT, TASK_FILE, action, episode_messages, observation, reward
 from rclpy.serialization import deserialize_message
 
@@ -195,3 +195,21 @@ def test_who_acted_is_told_to_the_learner(make_actor):
         for msg in messages:
             take(msg)
     assert (node.transitions[0].controller, node.transitions[0].policy_version) == (Action.PERSON, 7)
+
+
+def test_weights_of_another_run_do_not_act(make_actor, monkeypatch):
+    received = []
+
+    class Policy:
+        version, learnt_until = 0, 0.0
+
+        def receive(self, msg):
+            received.append(msg.run)
+            return False
+
+    monkeypatch.setattr(ActorNode, "_load_policy", lambda self: Policy())
+    node = make_actor()
+    announce(node, 1)
+    for run in ("the one before", "r"):
+        node.on_weights(PolicyWeights(run=run, version=1))
+    assert received == ["r"]

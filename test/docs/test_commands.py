@@ -8,8 +8,8 @@ from documentation import ROOT, pages, reference
 
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.M | re.S)
 # Programs of others; what is given to them is not ours to check.
-OTHERS = {"apt", "bash", "cd", "cp", "export", "find", "git", "ls", "mkdir", "mv", "pip", "rm", "rosdep", "source",
-          "sudo", "tensorboard", "uv", "ip", "."}  # fmt: skip
+OTHERS = {"apt", "bash", "cd", "cp", "export", "find", "git", "ls", "mkdir", "mv", "pip", "rm", "rosdep", "rsync",
+          "source", "sudo", "tensorboard", "uv", "ip", "."}  # fmt: skip
 MAKEFILE = (ROOT / "Makefile").read_text()
 LAUNCH_FILES = reference.launch_files()
 PARSERS = reference.command_parsers()

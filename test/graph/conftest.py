@@ -28,14 +28,17 @@ SMALL = {
 
 
 class Launched:
-    """A graph that `hilrl launch` brought up, in a process group of its own."""
+    """A graph that `hilrl launch` brought up, in a process group of its own; `host`: words that run it elsewhere."""
 
-    def __init__(self, folder: Path, words: list[str]):
+    def __init__(self, folder: Path, words: list[str], host: tuple[str, ...] = ()):
         self.folder = folder
         self.output = folder.with_suffix(".txt")
         with self.output.open("w") as file:
             self.process = subprocess.Popen(
-                [HILRL, "launch", *words], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                [*host, HILRL, "launch", *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def text(self) -> str:

@@ -23,7 +23,7 @@ from rclpy.serialization import serialize_message
 from hilrl_actor.outbox import Outbox, OutboxError
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
-from hilrl_ros.messages import Joiner, Step, floats, observation_arrays
+from hilrl_ros.messages import Joiner, Step, floats, observation_arrays, seconds
 from hilrl_ros.node import UserError, ask_for_realtime, declare, param, run
 from hilrl_ros.settings import load_agent_settings
 
@@ -69,6 +69,7 @@ class ActorNode(Node):
         self.answer: Action | None = None  # newest action sent
         self.rewarded: tuple[int, int] = (-1, -1)  # newest step whose reward came
         self.over = -1  # newest episode that ended
+        self.oldest = self.weights_age = 0.0  # of the weights that acted, in this episode and in the last, s
         self.learner: TransitionAck | None = None
         self.sent_at = time.monotonic()
 
@@ -81,7 +82,6 @@ class ActorNode(Node):
         self.create_subscription(Action, "executed_action", self.on_executed, qos.STEP)
         self.create_subscription(Observation, "observation", self.on_observation, qos.STEP)
         if self.policy and not self.params.policy:
-            self.create_subscription(PolicyWeights, "policy_weights", self.on_weights, qos.WEIGHTS)
             self.create_subscription(TransitionAck, "transition_ack", self.on_learner, qos.LATCHED)
         self.create_timer(_RESEND_S / 2, self.send_again)
         ask_for_realtime(self, self.params.realtime)
@@ -103,6 +103,9 @@ class ActorNode(Node):
                 self.outbox = Outbox(Path(self.params.runs_dir) / msg.run / "actor" / "outbox.bin")
             except OutboxError as e:
                 raise UserError(str(e)) from None
+            if self.policy and not self.params.policy:
+                # not earlier: a learner of the run before may still offer its weights
+                self.create_subscription(PolicyWeights, "policy_weights", self.on_weights, qos.WEIGHTS)
             self.report()
         self.episode = msg
         if msg.status == Episode.RUNNING:
@@ -110,7 +113,9 @@ class ActorNode(Node):
         self.act()
 
     def on_weights(self, msg: PolicyWeights) -> None:
-        """Load weights as soon as they arrive."""
+        """Load weights of this run as soon as they arrive."""
+        if msg.run != self.episode.run:
+            return
         try:
             if self.policy.receive(msg):
                 self.report()
@@ -190,6 +195,8 @@ class ActorNode(Node):
                 )
             )
             msg.policy_version = self.policy.version
+            if episode.learn and self.policy.learnt_until:
+                self.oldest = max(self.oldest, seconds(obs.header.stamp) - self.policy.learnt_until)
         self.observation, self.answer = None, msg
         self.actions.publish(msg)
 
@@ -237,6 +244,7 @@ class ActorNode(Node):
         self.sent_at = time.monotonic()
         self.transitions.publish(data)
         if step.final:
+            self.weights_age, self.oldest = self.oldest, 0.0
             self.report()
 
     def send_again(self, now: bool = False) -> None:
@@ -250,12 +258,11 @@ class ActorNode(Node):
 
     def report(self) -> None:
         """Publish the actor's status."""
-        self.status.publish(
-            ActorStatus(
-                transitions_sent=self.outbox.sent if self.outbox else 0,
-                policy_version=self.policy.version if self.policy else 0,
-            )
-        )
+        msg = ActorStatus(transitions_sent=self.outbox.sent if self.outbox else 0)
+        if self.policy:
+            msg.policy_version = self.policy.version
+            msg.weights_age = self.weights_age
+        self.status.publish(msg)
 
     def close(self) -> None:
         """Close the outbox."""

@@ -122,16 +122,16 @@ def draw(curves: Sequence[Curve], path: Path, window: int = 20) -> None:
             if len(curves) == 1:
                 axis.plot(curve.steps, values, ".", color=color, alpha=0.25, markersize=4)
         if curve.evaluations:
-            axes[0].plot(
-                *zip(*curve.evaluations, strict=True), "D", color=color, markeredgecolor="black",
-                label="evaluation, policy alone" if len(curves) == 1 else None,
-            )  # fmt: skip
+            axes[0].plot(*zip(*curve.evaluations, strict=True), "D", color=color, markeredgecolor="black")
         if curve.bc_rate is not None:
             axes[0].axhline(curve.bc_rate, color=color, linestyle="--", linewidth=1)
             axes[0].annotate(
                 f"imitation alone {curve.bc_rate:.0%}", (curve.steps[-1], curve.bc_rate),
                 ha="right", va="bottom", fontsize=8, color=color,
             )  # fmt: skip
+    if any(curve.evaluations for curve in curves):
+        axes[0].plot([], [], "D", color="none", markeredgecolor="black", label="evaluation, policy alone")
+    axes[2].set_ylim(bottom=min(0.0, axes[2].get_ylim()[0]))
     for axis, (_, title) in zip(axes, panels, strict=True):
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)

@@ -15,6 +15,7 @@ from hilrl_agents.registry import make_agent
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.tuning import tune_process
 from hilrl_ros.contract import Contract
+from hilrl_ros.messages import seconds
 from hilrl_ros.settings import AgentSettings
 
 
@@ -23,10 +24,12 @@ class Policy:
 
     Attributes:
         version: Version of the weights, 0 before the first.
+        learnt_until: Robot time of the newest transition that received weights were learnt from, s.
     """
 
     def __init__(self, contract: Contract, agent: Any, version: int = 0):
         self.contract, self.agent, self.version = contract, agent, version
+        self.learnt_until = 0.0
         self.parts: dict[int, bytes] = {}
         self.receiving = 0
 
@@ -74,7 +77,7 @@ class Policy:
                 f"weights of contract {msg.contract_hash} refused: this actor's contract is {self.contract.hash()}"
             )
         self.agent.load_policy(unpack_policy(data, msg.sha256))
-        self.version = msg.version
+        self.version, self.learnt_until = msg.version, seconds(msg.header.stamp)
         return True
 
     def act(self, observation: dict[str, Any], explore: bool, seed: Iterable[int]) -> np.ndarray:

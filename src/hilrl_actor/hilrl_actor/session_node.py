@@ -67,6 +67,9 @@ class SessionParams:
     record: str = param(
         "demos", "Which episodes the recorder keeps, as its own parameter says", choices=("demos", "all")
     )
+    recorders: int = param(
+        1, "Recorders that must have an episode before it counts, where episodes are kept", bounds=(1, 10)
+    )
     explore: bool = param(False, "Sample from the policy also where it is measured")
 
 
@@ -88,11 +91,12 @@ class SessionNode(Node):
         self.steps = self.person_steps = self.told = 0  # told: steps whose reward says success
         self.episode_return = 0.0
         self.reward: Reward | None = None
-        self.recorded: Recording | None = None
+        self.recordings: list[Recording] = []
         self.waiting_since = self.recording_since = self.moved_at = time.monotonic()
         self.resetting, self.asked_at = False, 0.0
         self.stage = "begin"
         self.train_since: float | None = None
+        self.ages: list[float] = []  # of the weights, at the end of each episode of training, s
         self.exit_code, self.finished = 0, False
 
         self.publisher = self.create_publisher(Episode, "episode", qos.LATCHED)
@@ -186,9 +190,9 @@ class SessionNode(Node):
             )
             self.stage = "begin"
         elif self.stage == "record" and (
-            self.recorded or time.monotonic() - self.recording_since > _RECORDING_S
+            self._in_bags() or time.monotonic() - self.recording_since > _RECORDING_S
         ):
-            if self.recorded and self.recorded.complete:
+            if self._in_bags() and all(recording.complete for recording in self.recordings):
                 self.count()
             elif self._shown():
                 self.get_logger().warning(
@@ -198,6 +202,9 @@ class SessionNode(Node):
             else:
                 self.get_logger().warning(f"episode {session.episode} was not recorded whole")
                 self.count()
+
+    def _in_bags(self) -> bool:
+        return len(self.recordings) >= self.params.recorders
 
     def _shown(self) -> bool:
         return self.session.phase in ("label", "demonstrate")
@@ -228,8 +235,8 @@ class SessionNode(Node):
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
             if self.params.plan == "learn" and not current:
                 return False
-        if self._kept() and not self.count_publishers("recording"):
-            self.waiting_since = time.monotonic()  # the recorder is not there yet
+        if self._kept() and self.count_publishers("recording") < self.params.recorders:
+            self.waiting_since = time.monotonic()  # a recorder is not there yet
         settle = _SETTLE_S if self._kept() or self.session.phase == "showcase" else 0.0
         return time.monotonic() - self.waiting_since >= settle
 
@@ -247,7 +254,7 @@ class SessionNode(Node):
         self.announcement.run = run
         self.steps = self.person_steps = self.told = 0
         self.episode_return = 0.0
-        self.reward = self.recorded = None
+        self.reward, self.recordings = None, []
         self.stage = "reset"
         self.ask_reset()
 
@@ -309,7 +316,7 @@ class SessionNode(Node):
     def on_recording(self, msg: Recording) -> None:
         """Note that an episode is in its bag."""
         if msg.episode == self.announcement.episode:
-            self.recorded = msg
+            self.recordings.append(msg)
             self.advance()
 
     def count(self) -> None:
@@ -328,6 +335,8 @@ class SessionNode(Node):
             f"{result.phase}/person_share": result.person_steps / max(1, result.steps),
         })  # fmt: skip
         if result.phase == "train":
+            self.ages.append(self.actor.weights_age)
+            self.log.add(step, **{"train/weights_age": self.ages[-1]})
             names, values = self.learner.metric_names, self.learner.metric_values
             self.log.add(step, **{f"learner/{n}": v for n, v in zip(names, values, strict=True)})
         self.get_logger().info(self._line(result))
@@ -401,6 +410,7 @@ class SessionNode(Node):
             "policy_version": self.learner.policy_version,
             "transitions_sent": self.actor.transitions_sent,
             "transitions_stored": self.learner.stored,
+            "weights_age_s": round(sum(self.ages) / len(self.ages), 2) if self.ages else None,
             "classifier": dict(
                 zip(self.judge.metric_names, map(float, self.judge.metric_values), strict=True)
             ),

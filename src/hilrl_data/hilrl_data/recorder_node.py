@@ -41,6 +41,9 @@ class RecorderParams:
         "runs", "Folder of the runs; bags go to <run>/labels, <run>/demos and <run>/episodes"
     )
     record: str = param("demos", "Which episodes are recorded", choices=("demos", "all"))
+    steps_alone: bool = param(
+        False, "Leave out the contract's own topics, such as full camera frames: only what the policy meets"
+    )
     camera: str = param("front", "Camera that films the final policy; empty: no film")
 
 
@@ -57,7 +60,8 @@ class RecorderNode(Node):
         self.run_folder: Path | None = None
         self.publisher = self.create_publisher(Recording, "recording", qos.STEP)
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
-        self.raw_types = recorded_types(self.contract)
+        types = recorded_types(self.contract)
+        self.raw_types = {topic: types[topic] for topic in STEP_TOPICS} if self.params.steps_alone else types
         self.raw_subscriptions: list = []
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
         # from the beginning: connecting takes a moment, and the first episode shall be whole

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_S = 10.0
 _STATUS_S = 0.5
+_ALONE_S = 5.0
 _PART_BYTES = 1 << 20
 
 
@@ -66,7 +67,9 @@ class LearnerParams:
 class LearnerNode(Node):
     """Subscribes to `transition`, publishes `transition_ack`, `learner_status` and `policy_weights`.
 
-    The executor only stores; all learning happens in one worker thread, so ingest never waits for an update.
+    The executor only stores; all learning happens in one worker thread, so ingest never waits for an update. One
+    learner serves one run: when its session has gone, or another run begins, it saves and ends; a launch starts it
+    anew, and it goes on where that run stood or begins another.
     """
 
     def __init__(self):
@@ -97,12 +100,18 @@ class LearnerNode(Node):
         self.status = self.create_publisher(LearnerStatus, "learner_status", qos.LATCHED)
         self.reported, self.reported_at = (-1, -1), 0.0
         self.create_subscription(Episode, "episode", self.on_episode, qos.LATCHED)
+        self.led_at = time.monotonic()
+        self.create_timer(1.0, self.look_for_session)
         self.create_subscription(Transition, "transition", self.on_transition, qos.TRANSITIONS)
         self.worker = threading.Thread(target=self.work, name="learning")
         self.worker.start()
 
     def on_episode(self, msg: Episode) -> None:
         """Enter the run; note its phase."""
+        if self.learner and msg.run != self.learner.folder.name:
+            self.get_logger().info(f"another run has begun, {msg.run}: ends")
+            self.finished = True
+            return
         if self.learner is None and msg.run:
             make_learner, make_settings = self.make
             values = {f.name: getattr(self.params, f.name) for f in fields(make_settings)}
@@ -120,6 +129,15 @@ class LearnerNode(Node):
                 )
         self.episode = msg
         self.wake.set()
+
+    def look_for_session(self) -> None:
+        """End when the run's session has gone, as it does on another machine."""
+        now = time.monotonic()
+        if self.learner is None or self.count_publishers("episode"):
+            self.led_at = now
+        elif now - self.led_at > _ALONE_S:
+            self.get_logger().info("the session has gone: ends")
+            self.finished = True
 
     def on_transition(self, msg: Transition) -> None:
         """Store a transition and let the worker know."""
@@ -202,7 +220,7 @@ class LearnerNode(Node):
         parts = range(0, len(data), size)
         for i, start in enumerate(parts):
             msg = PolicyWeights(
-                version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
+                run=learner.folder.name, version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
                 sha256=hashlib.sha256(data).hexdigest(), part=i, parts=len(parts),
                 header=self.header(),
                 data=to_bytes_field(np.frombuffer(data[start : start + size], np.uint8)),

@@ -12,7 +12,7 @@ from hilrl_reward.labels import Frames
 # what one wrong success costs: the policy learns to repeat it. So the threshold is chosen by the false alarms.
 MOST_FALSE = 0.01
 LOWEST_THRESHOLD = 0.5
-_SHOWN = 24  # wrong frames of each kind
+_SHOWN, _PER_ROW = 24, 12  # wrong frames of each kind
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,11 @@ def draw(evaluation: Evaluation, threshold: float, path: Path) -> None:
     false = np.flatnonzero(~frames.success & (probability > threshold))
     missed = missed[np.argsort(probability[missed])]  # the worst first
     false = false[np.argsort(-probability[false])]
-    figure = plt.figure(figsize=(12, 9), constrained_layout=True)
-    top, *below = figure.subfigures(3, 1, height_ratios=(1.2, 1, 1))
+    kinds = {"taken for success": false, "success that is missed": missed}
+    rows = [-(-min(len(wrong), _SHOWN) // _PER_ROW) for wrong in kinds.values()]
+    heights = [0.4 + 1.6 * count for count in rows]
+    figure = plt.figure(figsize=(12, 3.6 + sum(heights)), constrained_layout=True)
+    top, *below = figure.subfigures(3, 1, height_ratios=(3.6, *heights))
     axes = top.subplots(1, 2)
     thresholds = np.unique(np.concatenate([np.linspace(0, 1, 201), [threshold]]))
     recall = [evaluation.recall(t) for t in thresholds]
@@ -96,12 +99,11 @@ def draw(evaluation: Evaluation, threshold: float, path: Path) -> None:
     axes[1].legend()
     for axis in axes:
         axis.grid(alpha=0.3)
-    for part, wrong, title in (
-        (below[0], false, "taken for success"), (below[1], missed, "success that is missed"),
-    ):  # fmt: skip
-        part.suptitle(f"{title}: {len(wrong)}" + (f", the worst {_SHOWN}" if len(wrong) > _SHOWN else ""))
+    for part, count, (title, wrong) in zip(below, rows, kinds.items(), strict=True):
+        worst = f", the worst {_SHOWN}" if len(wrong) > _SHOWN else ""
+        part.suptitle(f"{title}: {len(wrong) or 'none'}{worst}")
         for place, index in enumerate(wrong[:_SHOWN]):
-            axis = part.add_subplot(2, _SHOWN // 2, place + 1)
+            axis = part.add_subplot(count, _PER_ROW, place + 1)
             axis.imshow(side_by_side(frames, index))
             axis.set_title(
                 f"{frames.names[frames.episode[index]]}\nstep {frames.step[index]}, {probability[index]:.2f}",
