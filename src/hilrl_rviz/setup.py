@@ -3,7 +3,7 @@ from setuptools import find_packages, setup
 setup(
     name="hilrl_rviz",
     version="0.1.0",
-    description="What rviz2 shows of a run: box, tip, target, who is in control.",
+    description="What rviz2 shows of a run: box and its handles, tip, target, who is in control, reward.",
     maintainer="hilrl developers",
     maintainer_email="maintainers@hilrl.org",
     license="Apache-2.0",

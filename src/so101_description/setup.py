@@ -3,7 +3,7 @@ from setuptools import find_packages, setup
 setup(
     name="so101_description",
     version="0.1.0",
-    description="URDF of the SO-101 for robot_state_publisher and rviz2, with absolute mesh paths.",
+    description="URDF of the SO-101 for robot_state_publisher, rviz2 and ros2_control, with absolute mesh paths.",
     maintainer="hilrl developers",
     maintainer_email="maintainers@hilrl.org",
     license="Apache-2.0",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
+from loop_messages import ROBOT, TASK_FILE
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -19,10 +20,14 @@ from rclpy.qos import (
 
 from hilrl_cli import launch_file
 from hilrl_cli.errors import LaunchError
+from hilrl_control.arm_controller_node import ArmControllerNode
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_rviz import installed
+from hilrl_rviz.box_handles_node import BoxHandlesNode
 from hilrl_rviz.markers import Shown, marker_array
+from hilrl_rviz.markers_node import MarkersNode
+from hilrl_sim.simulator_node import SimulatorNode
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -129,6 +134,30 @@ def test_the_handles_node_offers_what_the_display_asks_for():
         ("subscribes", f"{handles()}/feedback", "InteractiveMarkerFeedback"),
         ("serves", f"{handles()}/get_interactive_markers", "GetInteractiveMarkers"),
     } <= offered
+
+
+def test_a_running_graph_publishes_what_each_display_shows(make_graph):
+    graph = make_graph(robot=ROBOT, task=TASK_FILE)
+    for node in (SimulatorNode, ArmControllerNode, MarkersNode, BoxHandlesNode):
+        graph.add(node())
+    shown = {  # robot_description is robot_state_publisher's
+        topic["Value"]: (DISPLAYS[name], topic["Reliability Policy"], topic["Durability Policy"])
+        for _, name, topic in topics()
+        if topic["Value"] != "/robot_description"
+    }
+    shown[f"{handles()}/update"] = DISPLAYS["InteractiveMarkers"], "Reliable", "Volatile"
+    find = graph.probe.get_publishers_info_by_topic
+    graph.until(lambda: all(find(topic) for topic in shown))
+    for topic, (kind, reliability, durability) in shown.items():
+        (publisher,) = find(topic)
+        assert publisher.topic_type.endswith(f"_msgs/msg/{kind}")
+        offered = publisher.qos_profile
+        assert reliability == "Best Effort" or offered.reliability == ReliabilityPolicy.RELIABLE
+        assert durability == "Volatile" or offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    services = dict(graph.probe.get_service_names_and_types())
+    assert services[f"{handles()}/get_interactive_markers"] == [
+        "visualization_msgs/srv/GetInteractiveMarkers"
+    ]
 
 
 def test_everything_is_on_but_the_frames():
