@@ -44,7 +44,8 @@ def test_a_diffusion_policy_sees_its_newest_observations_and_the_middle_of_the_i
         "observation.images.front": {"type": "VISUAL", "shape": [3, 48, 64]},
     }
     config = {
-        "type": "diffusion", "n_obs_steps": 2, "horizon": 16, "num_train_timesteps": 100, "n_action_steps": 8, "crop_shape": [40, 41],
+        "type": "diffusion", "n_obs_steps": 2, "horizon": 16, "num_train_timesteps": 100,
+        "n_action_steps": 8, "crop_shape": [40, 41],
         "input_features": features, "output_features": CONFIG["output_features"],
     }  # fmt: skip
     write_config(folder, config)
