@@ -120,7 +120,7 @@ def test_range_is_from_limit_to_limit(lerobot, no_state_task):
 
 def test_cameras_and_earlier_observations_are_in_the_contract(tmp_path):
     config = act_config(6, 6) | {
-        "type": "diffusion", "n_obs_steps": 2, "horizon": 16, "crop_shape": [40, 50],
+        "type": "diffusion", "n_obs_steps": 2, "horizon": 16, "num_train_timesteps": 100, "crop_shape": [40, 50],
     }  # fmt: skip
     for name in ("front", "hand"):
         config["input_features"][f"observation.images.{name}"] = {"type": "VISUAL", "shape": [3, 48, 64]}

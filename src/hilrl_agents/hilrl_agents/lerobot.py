@@ -8,7 +8,7 @@ would not act the same.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +106,13 @@ class Units:
         offset: [N] or a number.
     """
 
-    scale: Any = field(default=1.0)
-    offset: Any = field(default=0.0)
+    scale: Any = 1.0
+    offset: Any = 0.0
 
     def __call__(self, mean: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and width of a normalisation in the suite's units."""
         scale, offset = (torch.from_numpy(np.asarray(v, np.float64)) for v in (self.scale, self.offset))
         return mean.double() * scale + offset, width.double() * scale
-
-
-def is_lerobot_policy(folder: str | Path) -> bool:
-    """Whether a folder looks like a checkpoint of LeRobot (its `pretrained_model`)."""
-    return (Path(folder) / "config.json").is_file() and (Path(folder) / "model.safetensors").is_file()
 
 
 def read_lerobot_policy(folder: str | Path) -> LeRobotPolicy:
@@ -139,7 +134,9 @@ def read_lerobot_policy(folder: str | Path) -> LeRobotPolicy:
         if config.get(key, expected) != expected:
             raise LeRobotError(f"{where}: {key} is {config[key]!r}, expected {expected!r}")
     try:
-        return _policy(folder, kind, config, where)
+        policy = _policy(folder, kind, config, where)
+        _options(policy)  # nothing is missing there either
+        return policy
     except KeyError as error:
         raise LeRobotError(f"{where}: lacks {error}, which LeRobot 0.4 writes") from None
 
@@ -195,8 +192,7 @@ def lerobot_agent(
         overrides: options that shall differ from the checkpoint's.
 
     Raises:
-        LeRobotError: the weights do not fit the config.
-        ConfigError: an override does not fit.
+        LeRobotError: the weights do not fit the config, or an override does not fit.
     """
     path = policy.folder / "model.safetensors"
     try:

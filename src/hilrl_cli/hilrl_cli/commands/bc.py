@@ -146,7 +146,7 @@ def trained(learner: Any, updates: int) -> dict[str, float]:
 
 def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make a checkpoint and a robot contract of a LeRobot policy; return what to note of it."""
-    from hilrl_agents import ConfigError, save_checkpoint
+    from hilrl_agents import save_checkpoint
     from hilrl_agents.lerobot import LeRobotError, lerobot_agent, read_lerobot_policy
     from hilrl_cli import lerobot_contract
     from hilrl_ros.contract import ContractError, find_config, load_contract
@@ -166,6 +166,6 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         agent = lerobot_agent(policy, *units, options(arguments.set))
         counters = {"updates": 0, "stored": 0, "last_seq": 0, "policy_version": 1}
         save_checkpoint(folder / "checkpoint", agent, contract.to_dict(), counters)
-    except (LeRobotError, ContractError, ConfigError) as error:
+    except (LeRobotError, ContractError) as error:
         raise UserError(str(error)) from None
     return {"robot": str(robot), "agent": policy.kind, "lerobot": str(arguments.lerobot.resolve())}
