@@ -174,7 +174,7 @@ def test_a_wrong_scene_is_one_clear_sentence(change, message):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("split", {"jaw": {"axis": "z", "pieces": 2}}, "sim.split: no mesh 'jaw'; the URDF has: base_motor"),
+        ("split", {"jaw": {"axis": "z", "pieces": 2}}, "sim.split: no mesh 'jaw'; the model has: base_motor"),
         (
             "cameras",
             {"c": {"position": [0, 0, 1], "look_at": [0, 0, 0], "fovy": 40}},
