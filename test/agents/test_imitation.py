@@ -261,7 +261,7 @@ def demonstration(spec, k, action_of):
     return batch
 
 
-@pytest.mark.parametrize(("name", "updates"), [("act", 250), ("diffusion", 300), ("flow", 500)])
+@pytest.mark.parametrize(("name", "updates"), [("act", 250), ("diffusion", 200), ("flow", 500)])
 def test_chunks_are_fitted(name, updates):
     spec = PolicySpec(2, 1, horizon=4)
     ramp = torch.linspace(0, 1, 4)
@@ -276,7 +276,7 @@ def test_chunks_are_fitted(name, updates):
     assert error < 0.12, "the mean of all chunks has an error of 0.3"
 
 
-@pytest.mark.parametrize(("name", "updates"), [("bc", 300), ("diffusion", 300), ("flow", 600)])
+@pytest.mark.parametrize(("name", "updates"), [("bc", 300), ("diffusion", 200), ("flow", 600)])
 def test_two_ways_are_kept_apart_by_diffusion_and_flow_and_averaged_by_bc(name, updates):
     spec = PolicySpec(1, 1, horizon=4)
 
