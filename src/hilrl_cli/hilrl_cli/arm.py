@@ -19,6 +19,7 @@ IDS = {"shoulder_pan": 1, "shoulder_lift": 2, "elbow_flex": 3, "wrist_flex": 4, 
 EMULATED = "emulated"
 # Between which positions (ticks) the stops hold the joints of the emulated arm, which was put together a little off.
 STOPS = {1: (900, 3400), 2: (850, 3130), 3: (1010, 3210), 4: (940, 3100), 5: (200, 3980), 6: (1900, 3150)}
+PATIENCE = 0.1  # s for a servo's reply: nothing moves by it, and on a busy machine one may be late
 HAND_SPEED = 1800.0  # ticks/s
 HAND_REST = 0.2  # s at each pose
 
@@ -154,9 +155,10 @@ class Hand:
         before, rested = time.monotonic(), 0.0
         while self._running:
             time.sleep(0.01)
+            # where the machine stood still the hand did too: who watches it must see it rest
             now = time.monotonic()
-            since, before = before, now
-            step = HAND_SPEED * (now - since)
+            elapsed, before = min(now - before, 0.05), now
+            step = HAND_SPEED * elapsed
             with self.emulated.lock:
                 if not self._way:
                     continue
@@ -165,6 +167,6 @@ class Hand:
                     servo = self._servos[id_]
                     servo.actual += min(max(goal - servo.actual, -step), step)
                     left = max(left, abs(goal - servo.actual))
-                rested = rested + now - since if left < 0.5 else 0.0
+                rested = rested + elapsed if left < 0.5 else 0.0
                 if rested > HAND_REST:
                     self._way.pop(0)

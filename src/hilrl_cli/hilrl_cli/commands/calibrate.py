@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from hilrl_cli import environment
-from hilrl_cli.arm import EMULATED, IDS, Hand, add_port, open_port
+from hilrl_cli.arm import EMULATED, IDS, PATIENCE, Hand, add_port, open_port
 from hilrl_cli.errors import UserError
 from hilrl_cli.lines import Lines
 
@@ -110,7 +110,7 @@ def calibrate(port: str, hand: Hand | None, progress: Progress, lines: Lines, pl
     from so101_driver.bus import Bus
     from so101_driver.calibration import Calibration, JointCalibration
 
-    with Bus(port, IDS.values()) as bus:
+    with Bus(port, IDS.values(), timeout=PATIENCE) as bus:
         silent = [f"{id_} ({name})" for name, id_ in IDS.items() if not bus.ping(id_)]
         if silent:
             raise UserError(

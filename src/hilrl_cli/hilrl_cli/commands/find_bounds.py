@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hilrl_cli import environment
-from hilrl_cli.arm import EMULATED, STOPS, Hand, add_port, open_port
+from hilrl_cli.arm import EMULATED, PATIENCE, STOPS, Hand, add_port, open_port
 from hilrl_cli.contract_file import edited, in_line, write
 from hilrl_cli.errors import UserError
 from hilrl_cli.lines import Lines
@@ -212,7 +212,7 @@ def watch(port: str, hand: Hand | None, calibration, seen: Seen, lines: Lines) -
 
     console = Console()
     order = [calibration.names.index(name) for name in seen.contract.joints]
-    with Bus(port, calibration.ids) as bus:
+    with Bus(port, calibration.ids, timeout=PATIENCE) as bus:
         other = strangers(bus, calibration)
         if other:
             raise UserError(
