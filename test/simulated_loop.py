@@ -84,3 +84,13 @@ class Loop:
             if done:
                 return True, step + 1
         return False, self.task.max_episode_steps
+
+    def demonstrations(self, expert, seeds):
+        """Success and length of an episode for each seed, by a scripted expert."""
+
+        def act(step, state):
+            if step == 0:
+                expert.reset()
+            return expert.act(state)
+
+        return [self.episode(seed, act) for seed in seeds]

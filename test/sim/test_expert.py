@@ -31,13 +31,7 @@ def peg():
 
 def demonstrations(loop, seeds, variation):
     expert = make_expert(loop.contract, loop.task, np.random.default_rng(0), variation)
-
-    def act(step, state):
-        if step == 0:
-            expert.reset()
-        return expert.act(state)
-
-    return [loop.episode(seed, act) for seed in seeds]
+    return loop.demonstrations(expert, seeds)
 
 
 @pytest.mark.parametrize("variation", [0.0, 1.0])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch, Observation
 from hilrl_agents.config import ConfigError, option
-from hilrl_agents.imitation import Imitation, ImitationOptions, masked_mean, shown
+from hilrl_agents.imitation import Imitation, ImitationOptions, imitated, masked_mean
 from hilrl_agents.networks import ImageEncoder, StateNormalizer
 from hilrl_agents.resnet import ResNetMaps
 from hilrl_agents.spec import PolicySpec
@@ -71,7 +71,7 @@ class ACT(Imitation):
     def loss(self, seen: tuple[Tensor, list[Tensor]], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """|a − â| + kl_weight · KL(q(z|s, a) ‖ N(0, 1)) (algorithm 1), mean over what was shown."""
         state, maps = seen
-        action, weight = self.actions(batch.action), shown(batch)
+        action, weight = self.actions(batch.action), imitated(batch)
         with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own generator
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
             latent = torch.zeros(len(state), self.config.latent_dim)

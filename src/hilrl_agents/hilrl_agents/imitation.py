@@ -145,7 +145,7 @@ class Imitation(Agent):
         return torch.randn(shape, generator=self.generator)
 
 
-def shown(batch: Batch) -> Tensor:
+def imitated(batch: Batch) -> Tensor:
     """float32 [B, H], 1 on executed steps that a person acted: what is imitated."""
     return batch.valid() * batch.person.float()
 
