@@ -1,4 +1,4 @@
-"""Reset node: brings a real arm to the start of an episode, and waits until a person has put things in place."""
+"""Reset node: brings an arm to the start of an episode, and waits until things have been put in place."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class ResetParams:
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
     start: str = param(
         "button",
-        "What starts the episode once the arm is home: the person's pause button, or a timer",
-        choices=("button", "timer"),
+        "What starts the episode once the arm is home: the person's pause button, a timer, or the simulator that has "
+        "placed the objects",
+        choices=("button", "timer", "scene"),
     )
     wait: float = param(3.0, "How long the timer waits", unit="s", bounds=(0.0, 3600.0))
     speed: float = param(0.8, "Speed of the fastest joint on the way home", unit="rad/s", bounds=(0.05, 3.0))
@@ -67,7 +68,8 @@ class ResetNode(TargetsNode):
     """Serves `reset_episode`: leads the arm home, at a random offset inside the box, and answers when all is ready.
 
     Publishes joint targets (see `TargetsNode`) and, latched, `reset_status`. The offset is drawn from the request's
-    seed, within the task's `home_spread`.
+    seed, within the task's `home_spread`. With `start` scene the simulator's `reset_scene` places the objects when the
+    arm is home, and its answer is the answer.
     """
 
     def __init__(self):
@@ -90,6 +92,7 @@ class ResetNode(TargetsNode):
         # a group of its own: in the node's group nothing else would run until the answer is given
         group = ReentrantCallbackGroup()
         self.create_service(Reset, "reset_episode", self.on_reset, callback_group=group)
+        self.scene = self.create_client(Reset, "reset_scene") if self.params.start == "scene" else None
         self.create_timer(_TICK, self.tick)
         ask_for_realtime(self, self.params.realtime)
 
@@ -131,6 +134,9 @@ class ResetNode(TargetsNode):
             off = np.abs(self.joints - self.path.end)[self.arm]
             if elapsed >= self.path.duration and off.max() < _NEAR:
                 self.since = time.monotonic()
+                if self.scene is not None:
+                    self.place()
+                    return
                 self.enter(ResetStatus.WAITING)
                 if self.params.start == "button":
                     self.get_logger().info("the arm is home: put things in place, then press pause to start")
@@ -139,6 +145,21 @@ class ResetNode(TargetsNode):
                 self.finish(f"the arm did not come home: {joint} is {off.max():.2f} rad away")
         elif self.status.state == ResetStatus.WAITING and self._timer_ran_down(elapsed):
             self.finish("")
+
+    def place(self) -> None:
+        """Have the simulator place the objects, and answer what it answers."""
+        self.path = None
+        if not self.scene.service_is_ready():
+            self.finish("nobody serves reset_scene: is the simulator's node up?")
+            return
+        done = self.done
+        request = Reset.Request(episode=self.status.episode, seed=self.status.seed)
+
+        def answered(future: Future) -> None:
+            if self.done is done and not done.done():  # else another episode was asked for meanwhile
+                self.finish(future.result().message)
+
+        self.scene.call_async(request).add_done_callback(answered)
 
     def _timer_ran_down(self, elapsed: float) -> bool:
         return self.params.start == "timer" and elapsed >= self.params.wait
