@@ -19,7 +19,7 @@ import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 from .errors import LaunchError, suggest
-from .substitutions import Call, Scope, parameter_value, parse, split_command
+from .substitutions import Call, Scope, parameter_value, parse, plain_value, split_command
 
 OUTPUTS = ("screen", "log", "both", "own_log", "full")
 
@@ -368,8 +368,7 @@ class _Interpreter:
         self.scope.variables["ros_namespace"] = self.namespace(body)
 
     def set_parameter(self, body: _Map) -> None:
-        with self.at(body.places["value"]):
-            value = parameter_value(self.scope, _text(body, "value"), "yaml")
+        value = plain_value(self.perform(body, "value"))
         self.scope.variables["ros_parameters"] = (
             *self.scope.variables.get("ros_parameters", ()),
             (self.perform(body, "name"), value),

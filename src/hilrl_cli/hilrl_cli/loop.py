@@ -25,8 +25,8 @@ def add_place(parser: argparse.ArgumentParser, port: str, operators: tuple[str, 
     parser.add_argument(
         "--port",
         default=port,
-        help=f"serial port, emulated (servos in MuJoCo), sim, gazebo, or the controller of ros2_control that moves the arm: "
-        f"{' or '.join(CONTROLLERS)} (default: {port})",
+        help=f"serial port, emulated (servos in MuJoCo), sim, gazebo, or the controller of ros2_control that moves the "
+        f"arm: {' or '.join(CONTROLLERS)} (default: {port})",
     )
     parser.add_argument(
         "--operator",
