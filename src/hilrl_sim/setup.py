@@ -19,7 +19,7 @@ setup(
             "simulator = hilrl_sim.simulator_node:main",
             "emulated_arm = hilrl_sim.twin_node:main",
             "operator = hilrl_sim.operator_node:main",
-            "gazebo = hilrl_sim.gazebo.node:main",
+            "gazebo = hilrl_sim.gazebo.gazebo_node:main",
             "gazebo_files = hilrl_sim.gazebo.files:main",
         ],
     },

@@ -24,7 +24,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import nanoseconds, to_time
 from hilrl_ros.node import UserError
-from hilrl_sim.gazebo.node import GazeboNode
+from hilrl_sim.gazebo.gazebo_node import GazeboNode
 from hilrl_sim.gazebo.release import RELEASES
 from hilrl_sim.gazebo.table import NEAR, PATIENCE, Placing, Table
 from hilrl_sim.objects import draw_places
@@ -209,7 +209,7 @@ def test_a_gazebo_that_was_started_anew_is_taken_over_where_its_arm_is(make_grap
 
 
 def test_a_gazebo_that_is_silent_is_an_error_that_says_what_to_look_at(make_graph, logged, monkeypatch):
-    monkeypatch.setattr("hilrl_sim.gazebo.node._SILENT_S", 0.1)
+    monkeypatch.setattr("hilrl_sim.gazebo.gazebo_node._SILENT_S", 0.1)
     graph = graph_of(make_graph)
     heard = graph.listen(DiagnosticArray, "/diagnostics", qos.STEP)
     gazebo = Gazebo(graph)

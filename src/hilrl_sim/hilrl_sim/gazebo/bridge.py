@@ -1,6 +1,6 @@
 """Which topics ros_gz_bridge carries between Gazebo and the graph, as its configuration file wants it.
 
-What comes raw (`gazebo/…`) is for `gazebo.node` alone, which makes the topics of the graph of it. The clock is not
+What comes raw (`gazebo/…`) is for `gazebo_node` alone, which makes the topics of the graph of it. The clock is not
 carried over: Gazebo's comes with every step of the physics, and every process of the graph would wake up for each.
 """
 
