@@ -105,6 +105,13 @@ def test_sdformat_finds_fault_with_a_world_that_is_wrong(folders, tmp_path, capf
     assert "door" in capfd.readouterr().err
 
 
+def test_physics_keeps_the_robot_files_step_in_real_time_with_a_detector_that_holds_what_is_grasped(cube):
+    assert (
+        cube.findtext("physics/max_step_size") == "0.002" and cube.findtext("physics/real_time_factor") == "1"
+    )
+    assert cube.findtext("physics/dart/collision_detector") == "fcl"
+
+
 # --- the arm ---
 
 

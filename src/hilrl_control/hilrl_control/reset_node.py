@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import joint_vector
-from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_ros.node import ask_for_realtime, declare, param, run, steady_ns
 
 _TICK = 0.05  # s between two targets: when this node dies, the driver's watchdog stops the arm
 _AHEAD = 0.1  # s that a target lies ahead, so that the arm moves on smoothly
@@ -112,7 +111,7 @@ class ResetNode(TargetsNode):
             if self.done is not None and not self.done.done():
                 self.done.set_result(f"episode {request.episode} was asked for meanwhile")
             home = self.kinematics.near_home(self.spread, np.random.default_rng(request.seed))
-            self.path, self.since = Path(self.joints, home, self.speeds), time.monotonic()
+            self.path, self.since = Path(self.joints, home, self.speeds), self.now()
             self.done = Future()
             self.status = ResetStatus(episode=request.episode, seed=request.seed)
             self.enter(ResetStatus.MOVING)
@@ -121,6 +120,10 @@ class ResetNode(TargetsNode):
         response.stamp = self.get_clock().now().to_msg()
         return response
 
+    def now(self) -> float:
+        """Return the time that the way home takes, s."""
+        return steady_ns(self) * 1e-9
+
     def enter(self, state: int) -> None:
         """Note and tell how far the reset is."""
         self.status.state = state
@@ -128,12 +131,12 @@ class ResetNode(TargetsNode):
 
     def tick(self) -> None:
         """Move on along the path; see whether the arm has come, and whether the timer has run down."""
-        elapsed = time.monotonic() - self.since
+        elapsed = self.now() - self.since
         if self.status.state == ResetStatus.MOVING and self.path is not None:
             self.send(self.path.at(elapsed + _AHEAD))
             off = np.abs(self.joints - self.path.end)[self.arm]
             if elapsed >= self.path.duration and off.max() < _NEAR:
-                self.since = time.monotonic()
+                self.since = self.now()
                 if self.scene is not None:
                     self.place()
                     return

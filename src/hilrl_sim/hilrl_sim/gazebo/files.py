@@ -25,15 +25,19 @@ from .release import RELEASES, release_named
 from .world import make_world
 
 
-def write_files(robot: str, task: str, release: str, cameras: Sequence[str], cache: Path) -> Path:
+def write_files(
+    robot: str, task: str, release: str, cameras: Sequence[str], cache: Path, real_time_factor: float = 1.0
+) -> Path:
     """Write what Gazebo and the bridge need below `cache`, unless it is there; return the folder.
 
     Raises:
-        ContractError: Robot or task do not fit, see `make_world`.
+        ContractError: Robot or task do not fit, see `make_world`; or Gazebo would not move, or run ahead of the graph.
     """
+    if not 0.01 <= real_time_factor <= 1.0:
+        raise ContractError(f"real_time_factor is {real_time_factor:g}, expected a number from 0.01 to 1")
     contract, scene = load_contract(robot, task)
     names = release_named(release)
-    world = make_world(contract, scene, names, cameras)
+    world = make_world(contract, scene, names, cameras, real_time_factor)
     bridge = yaml.safe_dump(make_bridge(contract, scene, names, cameras), sort_keys=False)
     digest = hashlib.sha256(f"{world.text(Path())}{bridge}".encode())
     for mesh in world.meshes.values():
@@ -74,14 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=["front", "wrist"],
         help="cameras of the robot file that the world has",
     )
+    parser.add_argument(
+        "--real-time-factor", type=float, default=1.0, help="simulated seconds that a second has at most"
+    )
     options = parser.parse_args(arguments)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hilrl", "gazebo")
     try:
-        print(write_files(options.robot, options.task, options.release, options.cameras, cache), end="")
+        folder = write_files(
+            options.robot, options.task, options.release, options.cameras, cache, options.real_time_factor
+        )
     except ContractError as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{cache}: the world cannot be written: {error.strerror or error}", file=sys.stderr)
         return 1
+    print(folder, end="")
     return 0

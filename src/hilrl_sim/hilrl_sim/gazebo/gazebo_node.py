@@ -34,6 +34,7 @@ from .world import RATE
 
 _LOOK_S = 0.05  # between two looks at things that were put in place
 _SILENT_S = 2.0  # without joint states, after which Gazebo counts as gone
+_SILENT = "no joint_states from Gazebo: do its server and ros_gz_bridge run?"
 _AGAIN_NS = 1_000_000_000  # after which a target that did not change is sent again
 _BACK_NS = 1_000_000_000  # by which time goes back when Gazebo was started anew
 
@@ -114,10 +115,9 @@ class GazeboNode(Node):
         self.create_subscription(Float64MultiArray, "forward_controller/commands", self.on_forward, qos.STEP)
         # a group of its own: in the node's group nothing else would run until the answer is given
         self.create_service(Reset, "reset_scene", self.on_reset, callback_group=ReentrantCallbackGroup())
+        self.create_timer(_LOOK_S, self.look)
         # on the wall's clock: simulated time stands still where Gazebo does
-        steady = RosClock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_LOOK_S, self.look, clock=steady)
-        self.create_timer(1.0, self.diagnose, clock=steady)
+        self.create_timer(1.0, self.diagnose, clock=RosClock(clock_type=ClockType.STEADY_TIME))
 
     # --- from Gazebo ---
 
@@ -259,7 +259,9 @@ class GazeboNode(Node):
         silent = wall - self.heard_at > _SILENT_S
         if silent and not self.said_silent:
             self.said_silent = True
-            self.get_logger().error("no joint_states from Gazebo: do its server and ros_gz_bridge run?")
+            self.get_logger().error(_SILENT)
+        if silent and self.placing is not None:
+            self.finish(_SILENT)
         factor = (self.now_ns - self.sim_start_ns) * 1e-9 / max(wall - self.wall_start, 1e-6)
         self.wall_start, self.sim_start_ns = wall, self.now_ns
         status = DiagnosticStatus(
