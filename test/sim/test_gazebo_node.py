@@ -219,6 +219,16 @@ def test_a_gazebo_that_is_silent_is_an_error_that_says_what_to_look_at(make_grap
     assert ("INFO", "Gazebo is back") in logged
 
 
+def test_a_reset_does_not_wait_for_a_gazebo_that_is_gone(make_graph, tool, monkeypatch):
+    gazebo = Gazebo(graph_of(make_graph), tool())
+    gazebo.step(2)
+    gazebo.graph.until(lambda: not gazebo.node.table.unknown)
+    monkeypatch.setattr("hilrl_sim.gazebo.gazebo_node._SILENT_S", 0.1)
+    answer = gazebo.ask()
+    gazebo.graph.until(answer.done)
+    assert answer.result().message == "no joint_states from Gazebo: do its server and ros_gz_bridge run?"
+
+
 # --- the table ---
 
 

@@ -403,5 +403,11 @@ def test_the_command_prints_the_folder_or_one_sentence(tmp_path, monkeypatch, ca
     assert files.main([*arguments, str(CONFIG / "tasks/insert_peg.yaml")]) == 1
     said = capsys.readouterr()
     assert said.out == "" and "run this task in MuJoCo" in said.err
-    assert files.main([*arguments, str(CONFIG / "tasks/reach.yaml"), "--cameras", "behind"]) == 1
+    reach = [*arguments, str(CONFIG / "tasks/reach.yaml")]
+    assert files.main([*reach, "--real-time-factor", "0.5"]) == 0
+    slow = capsys.readouterr().out
+    assert slow != folder and "<real_time_factor>0.5<" in (Path(slow) / "world.sdf").read_text()
+    assert files.main([*reach, "--real-time-factor", "2"]) == 1
+    assert "real_time_factor is 2, expected a number from 0.01 to 1" in capsys.readouterr().err
+    assert files.main([*reach, "--cameras", "behind"]) == 1
     assert "camera 'behind' is not in the scene; there are front, side, top, wrist" in capsys.readouterr().err
