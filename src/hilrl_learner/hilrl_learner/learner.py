@@ -26,7 +26,7 @@ from hilrl_agents.registry import make_agent
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.tuning import tune_process
-from hilrl_data.bags import episode_folders, read_episode, read_info
+from hilrl_data.bags import EpisodeInfo, episode_folders, read_episode, read_info
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import Step, observation_arrays
 from hilrl_ros.settings import AgentSettings
@@ -80,8 +80,8 @@ class Learner:
         else:
             self.agent = make_agent(agent.algorithm, spec, agent.options, settings.seed)
         self.online = ReplayBuffer(folder / "replay" / "online", spec, settings.online_capacity)
-        prior = [read_info(e, contract.hash()) for f in settings.offline_data for e in episode_folders(f)]
-        capacity = settings.offline_capacity + sum(info.steps + 1 for info in prior)
+        self._prior = [episode for data in settings.offline_data for episode in self._recorded(data)]
+        capacity = settings.offline_capacity + sum(info.steps + 1 for _, info in self._prior)
         self.offline = ReplayBuffer(folder / "replay" / "offline", spec, capacity)
         self.rng = np.random.default_rng(settings.seed)
         self.lock = threading.Lock()
@@ -105,20 +105,20 @@ class Learner:
         Raises:
             BagError: An episode is damaged or was recorded under another contract.
         """
-        episodes = [(path, True) for path in (episode_folders(demos) if demos else [])]
-        episodes += [
-            (path, False) for folder in self.settings.offline_data for path in episode_folders(folder)
-        ]
-        infos = [read_info(path, self.contract.hash()) for path, _ in episodes]
-        seq, shown = -sum(info.steps for info in infos), 0
-        for number, ((path, person_alone), info) in enumerate(zip(episodes, infos, strict=True)):
+        demonstrated = self._recorded(demos) if demos else []
+        episodes = [*demonstrated, *self._prior]
+        seq, shown = -sum(info.steps for _, info in episodes), 0
+        for number, (path, info) in enumerate(episodes):
             for step in read_episode(path, info):
                 person = step.executed.controller == Action.PERSON
-                if person or not person_alone:
+                if person or number >= len(demonstrated):
                     self._add_demo(seq, number - len(episodes), step)
                 shown += person
                 seq += 1
         return shown
+
+    def _recorded(self, folder: Path) -> list[tuple[Path, EpisodeInfo]]:
+        return [(path, read_info(path, self.contract.hash())) for path in episode_folders(folder)]
 
     def _add_demo(self, seq: int, episode: int, step: Step) -> None:
         self.offline.add(
