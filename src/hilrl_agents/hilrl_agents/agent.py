@@ -49,12 +49,15 @@ class Agent(abc.ABC):
         warm: what was taken over from the prior.
         prior_networks: for each algorithm that it can start from besides its own: which part of that policy each
             of its own parts is a copy of.
+        observes_prior: whether its prior acts beneath it: the state of all its observations, in `act` and in batches,
+            ends with the action [A] that the prior, executed as the prior's options say, does in that step.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type]
     policy_networks: ClassVar[tuple[str, ...]]
     prior_networks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    observes_prior: ClassVar[bool] = False
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         check_execution(config, spec.horizon, self.name)
@@ -166,6 +169,13 @@ class Agent(abc.ABC):
     @abc.abstractmethod
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step of imitation on offline rows; returns what to log, by name."""
+
+    def episode_over(self, earned: float) -> None:  # noqa: B027
+        """Takes note of an episode of training whose transitions `update` has had.
+
+        Args:
+            earned: sum of its rewards; 0 where a person helped.
+        """
 
     @property
     def refresh_due(self) -> bool:

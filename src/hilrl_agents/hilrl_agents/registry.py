@@ -11,11 +11,12 @@ from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import ConfigError, build_config, nearest
 from hilrl_agents.diffusion import Diffusion
 from hilrl_agents.flow import Flow
+from hilrl_agents.residual import Residual
 from hilrl_agents.sac import SAC
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.warm_start import WarmStartError
 
-AGENTS: dict[str, type[Agent]] = {agent.name: agent for agent in (SAC, BC, ACT, Diffusion, Flow)}
+AGENTS: dict[str, type[Agent]] = {agent.name: agent for agent in (SAC, BC, ACT, Diffusion, Flow, Residual)}
 
 
 def agent_config(name: str, overrides: Mapping[str, Any]) -> Any:
@@ -50,6 +51,10 @@ def make_agent(
         ConfigError: unknown agent or option, wrong type or value out of range, or a prior that it cannot start from.
     """
     overrides = dict(config or {})
+    if prior is None and AGENTS[_known(name)].observes_prior:
+        raise WarmStartError(
+            f"'{name}' acts over an imitation policy: name its checkpoint in warm_start, or use `hilrl improve`"
+        )
     if prior is None:
         return AGENTS[_known(name)](spec, agent_config(name, overrides), seed)
     if not AGENTS[_known(name)].starts_from(prior.name):
@@ -59,6 +64,13 @@ def make_agent(
     agent = AGENTS[name](spec, options, seed)
     agent.warm_start(prior, freeze)
     return agent
+
+
+def observed_spec(name: str, spec: PolicySpec) -> PolicySpec:
+    """Shapes of what an agent observes and does, from those of the robot: some observe their prior's action too."""
+    if not AGENTS[_known(name)].observes_prior:
+        return spec
+    return dataclasses.replace(spec, state_dim=spec.state_dim + spec.action_dim)
 
 
 def _options_of(prior: Agent, name: str, spec: PolicySpec) -> dict[str, Any]:
