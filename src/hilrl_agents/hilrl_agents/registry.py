@@ -9,10 +9,12 @@ from hilrl_agents.bc import BC
 from hilrl_agents.config import ConfigError, build_config, nearest
 from hilrl_agents.diffusion import Diffusion
 from hilrl_agents.flow import Flow
+from hilrl_agents.qc import QC
+from hilrl_agents.qc_fql import QCFQL
 from hilrl_agents.sac import SAC
 from hilrl_agents.spec import PolicySpec
 
-AGENTS: dict[str, type[Agent]] = {agent.name: agent for agent in (SAC, BC, ACT, Diffusion, Flow)}
+AGENTS: dict[str, type[Agent]] = {agent.name: agent for agent in (SAC, QC, QCFQL, BC, ACT, Diffusion, Flow)}
 
 
 def agent_config(name: str, overrides: Mapping[str, Any]) -> Any:
