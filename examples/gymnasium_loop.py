@@ -2,7 +2,7 @@
 
 python examples/gymnasium_loop.py                        # Pendulum-v1, some two minutes
 python examples/gymnasium_loop.py --env Reacher-v5 --set utd_ratio=2
-python examples/gymnasium_loop.py --agent qc --chunk-size 2
+python examples/gymnasium_loop.py --agent tdmpc2 --chunk-size 3
 """
 
 import argparse

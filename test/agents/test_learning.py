@@ -88,7 +88,7 @@ def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path):
     assert learnt >= cloned + 0.2
 
 
-@pytest.mark.parametrize("agent", ["sac", "qc"])
+@pytest.mark.parametrize("agent", ["sac", "qc", "tdmpc2", "recap"])
 def test_the_gymnasium_example_runs(agent):
     pytest.importorskip("gymnasium")
     command = [sys.executable, str(EXAMPLES / "gymnasium_loop.py"), "--agent", agent, "--chunk-size", "2"]
