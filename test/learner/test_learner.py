@@ -467,7 +467,7 @@ def test_what_the_prior_does_is_part_of_every_stored_state(make_learner, tmp_pat
         sent += actions
     np.testing.assert_array_equal(learner.online.states()[:, -names:], np.array(sent))
     msg = next(iter(stream((3,), seq=6)))  # without the prior's action
-    with pytest.raises(ReplayError, match="transition 7 .*state has shape"):
+    with pytest.raises(ReplayError, match=r"transition 7 .*state has shape"):
         learner.ingest(msg)
 
 

@@ -37,6 +37,7 @@ class Agent(abc.ABC):
         updates: calls of `update` so far.
         n_step: robot steps whose rewards a sample must carry; goes to `sample_mixed`.
         pretrain_n_step: the same for samples that go to `pretrain`.
+        path: whether samples must carry the observations after each step; goes to `sample_mixed`.
         features: frozen image encoder whose cached features `update` takes in place of images; goes to
             `sample_mixed`. None: images.
         pretrain_features: the same for samples that go to `pretrain` and `refresh`.
@@ -64,6 +65,7 @@ class Agent(abc.ABC):
         self.spec, self.config = spec, config
         self.updates = 0
         self.n_step = self.pretrain_n_step = 1
+        self.path = False
         self.features: FrozenImages | None = None
         self.pretrain_features: FrozenImages | None = None
         self.resting: Mapping[str, Tensor] = {}

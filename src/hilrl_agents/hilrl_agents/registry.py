@@ -11,12 +11,18 @@ from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import ConfigError, build_config, nearest
 from hilrl_agents.diffusion import Diffusion
 from hilrl_agents.flow import Flow
+from hilrl_agents.qc import QC
+from hilrl_agents.qc_fql import QCFQL
+from hilrl_agents.recap import Recap
 from hilrl_agents.residual import Residual
 from hilrl_agents.sac import SAC
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.tdmpc2 import TDMPC2
 from hilrl_agents.warm_start import WarmStartError
 
-AGENTS: dict[str, type[Agent]] = {agent.name: agent for agent in (SAC, BC, ACT, Diffusion, Flow, Residual)}
+AGENTS: dict[str, type[Agent]] = {
+    agent.name: agent for agent in (SAC, Residual, QC, QCFQL, TDMPC2, Recap, BC, ACT, Diffusion, Flow)
+}
 
 
 def agent_config(name: str, overrides: Mapping[str, Any]) -> Any:

@@ -194,7 +194,12 @@ class Learner:
         while not stop.is_set():
             with self.lock:
                 batch = self.offline.sample(
-                    agent.config.batch_size, self.rng, agent.spec.horizon, n_step, agent.pretrain_features
+                    agent.config.batch_size,
+                    self.rng,
+                    agent.spec.horizon,
+                    n_step,
+                    agent.pretrain_features,
+                    agent.path,
                 )
             yield batch
 
@@ -265,6 +270,7 @@ class Learner:
                 self.agent.spec.horizon,
                 self.agent.n_step,
                 self.agent.features,
+                self.agent.path,
             )
         self.metrics = self.agent.update(batch)
         for earned in self.earnings.until(self.learnt_seq):
