@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from hilrl_msgs.msg import Action, Transition
 from loop_messages import CONTRACT, episode_messages, observation
 from rclpy.serialization import serialize_message
 
+from hilrl_actor.policy import Policy
+from hilrl_agents import PolicySpec, make_agent, save_checkpoint
 from hilrl_agents.checkpoint import CheckpointError
 from hilrl_agents.replay import ReplayError
 from hilrl_data.bags import BagError, EpisodeInfo, EpisodeWriter
 from hilrl_learner.learner import Learner, LearnerSettings
 from hilrl_ros.contract import contract_from_dict
 from hilrl_ros.messages import nanoseconds
-from hilrl_ros.settings import AgentSettings
+from hilrl_ros.settings import AgentSettings, WarmStartSettings
 
 TINY = AgentSettings("sac", 1, {"hidden": [8, 8], "batch_size": 8, "precision": "float32"})
 SETTINGS = LearnerSettings(pretrain_updates=3, learning_starts=10, online_capacity=200, offline_capacity=200)
@@ -381,3 +384,55 @@ def test_offline_data_does_not_push_the_demonstrations_out(make_learner, tmp_pat
     data = record_demos(tmp_path / "data", count=3)
     learner = make_learner(settings=dataclasses.replace(SETTINGS, offline_data=(data,)))
     assert learner.offline.capacity == SETTINGS.offline_capacity + 3 * 7
+
+
+# -- from an imitation policy
+
+
+@pytest.fixture
+def prior(tmp_path):
+    agent = make_agent("bc", PolicySpec.from_contract(CONTRACT.to_dict()), {"hidden": [8]}, seed=3)
+    states = np.random.default_rng(0).normal(5, 2, (30, len(CONTRACT.state)))
+    agent.fit_normalizer(states, np.zeros((30, len(CONTRACT.action.names))))
+    save_checkpoint(tmp_path / "bc" / "checkpoint", agent, CONTRACT.to_dict())
+    return agent
+
+
+def warm(folder):
+    return dataclasses.replace(TINY, warm_start=WarmStartSettings(folder))
+
+
+def test_an_imitation_policy_is_all_that_learning_needs(make_learner, tmp_path, prior):
+    learner = make_learner(agent=warm(tmp_path / "bc"))
+    assert learner.load_offline(None) == 0
+    learner.pretrain(threading.Event())
+    assert learner.pretrained
+    mean = prior.policy_state()["encoder.normalizer.mean"]
+    assert torch.equal(learner.agent.policy_state()["encoder.normalizer.mean"], mean)
+    for msg in stream([1, 2, 3]):
+        learner.ingest(msg)
+    drain(learner)
+    assert learner.agent.updates == 5
+    learner.save()
+    learner.close()
+    shutil.rmtree(tmp_path / "bc")
+    assert make_learner(agent=warm(tmp_path / "bc")).agent.prior.name == "bc"  # from the checkpoint's copy
+
+
+def test_demonstrations_do_not_move_a_policy_that_learning_starts_from(make_learner, tmp_path, prior):
+    learner = make_learner(agent=warm(tmp_path / "bc"))
+    learner.load_offline(record_demos(tmp_path / "demos"))
+    assert learner.pretrain(threading.Event()) == {}
+    state = prior.policy_state()
+    for name, tensor in learner.agent.policy_state().items():
+        origin = name.replace("average.mean", "policy").replace("actor.mean", "policy")
+        assert origin not in state or torch.equal(tensor, state[origin]), name
+    assert len(learner.offline) == 12
+
+
+def test_the_actor_starts_from_the_same_policy_as_the_learner(make_learner, tmp_path, prior):
+    learner = make_learner(agent=warm(tmp_path / "bc"))
+    policy = Policy.untrained(CONTRACT, warm(tmp_path / "bc"))
+    policy.agent.load_policy(learner.agent.policy_state())
+    seen = {"state": np.zeros(len(CONTRACT.state), np.float32), "images": {}}
+    assert np.array_equal(policy.act(seen, False, 1, 1, 0)[0], prior.act(seen, False)[0])

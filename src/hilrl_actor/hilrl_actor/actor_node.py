@@ -40,6 +40,11 @@ class ActorParams:
     agent: str = param(
         "sac", "Algorithm: a name from config/agents or a path; 'none': no policy, a person drives"
     )
+    warm_start: str = param(
+        "",
+        "Checkpoint or run whose policy the agent starts from, in place of the one that its file names; the same as "
+        "the learner's; empty: that one, if any",
+    )
     policy: str = param("", "Checkpoint folder whose policy acts; empty: the learner's weights")
     window: int = param(
         0,
@@ -92,9 +97,13 @@ class ActorNode(Node):
             return None
         from hilrl_actor.policy import Policy  # torch, only where a policy acts
 
-        if self.params.policy:
-            return Policy.from_checkpoint(self.contract, Path(self.params.policy))
-        return Policy.untrained(self.contract, load_agent_settings(self.params.agent))
+        try:
+            if self.params.policy:
+                return Policy.from_checkpoint(self.contract, Path(self.params.policy))
+            settings = load_agent_settings(self.params.agent, self.params.warm_start)
+            return Policy.untrained(self.contract, settings)
+        except (ValueError, RuntimeError) as e:
+            raise UserError(str(e)) from None
 
     def on_episode(self, msg: Episode) -> None:
         """Enter an episode, a pause or another phase."""

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from hilrl_msgs.msg import PolicyWeights
 
-from hilrl_agents.checkpoint import load_checkpoint, unpack_policy
+from hilrl_agents.checkpoint import load_checkpoint, start_agent, unpack_policy
 from hilrl_agents.chunks import ChunkExecutor
-from hilrl_agents.registry import make_agent
-from hilrl_agents.spec import PolicySpec
 from hilrl_agents.tuning import tune_process
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import seconds
@@ -36,10 +34,13 @@ class Policy:
 
     @classmethod
     def untrained(cls, contract: Contract, settings: AgentSettings) -> Policy:
-        """Make a policy that waits for its first weights."""
+        """Make a policy that waits for its first weights.
+
+        Raises:
+            CheckpointError, ConfigError: The policy that it starts from does not fit.
+        """
         tune_process()
-        spec = PolicySpec.from_contract(contract.to_dict(), settings.chunk_size)
-        return cls(contract, make_agent(settings.algorithm, spec, settings.options))
+        return cls(contract, start_agent(settings, contract.to_dict()))
 
     @classmethod
     def from_checkpoint(cls, contract: Contract, folder: Path) -> Policy:

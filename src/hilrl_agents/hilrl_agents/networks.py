@@ -395,6 +395,55 @@ class RunningMean(nn.Module):
         self.value.lerp_(newest, max(0.01, 1 / self.count.item()))
 
 
+class PriorActor(nn.Module):
+    """The actor of an agent that starts from an imitation policy: that policy is the mean, the spread is new.
+
+    Args:
+        mean: the imitation policy's network: features → [1, B, H·A], before tanh.
+        inputs: F, size of the features.
+        hidden: sizes of the spread's hidden layers.
+        outputs: H · A.
+        std_min: smallest standard deviation.
+        std_max: largest standard deviation.
+        initial_std: standard deviation before any learning.
+        bf16: the spread's products between hidden layers in bfloat16.
+    """
+
+    def __init__(
+        self,
+        mean: nn.Module,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        std_min: float,
+        std_max: float,
+        initial_std: float,
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.mean = mean
+        self.spread = EnsembleMLP(1, inputs, hidden, outputs, bf16, final_scale=0.1)
+        self.bounds = (math.log(std_min), math.log(std_max))
+        self.initial = math.log(initial_std)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, F] → mean [B, H·A], log_std [B, H·A]."""
+        log_std = self.spread(features)[0] + self.initial
+        return self.mean(features)[0], log_std.clamp(*self.bounds)
+
+
+class Temperature(nn.Module):
+    """α = exp(log α), the price of entropy, learnt so that the policy keeps its target entropy."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor([math.log(initial)]))
+
+    def forward(self) -> Tensor:
+        """→ scalar."""
+        return self.log.exp().squeeze()
+
+
 class FlatAdam:
     """Adam over all parameters of some modules, laid out in one vector: one kernel a step instead of dozens.
 
@@ -403,6 +452,9 @@ class FlatAdam:
     Args:
         modules: whose parameters are trained; each parameter belongs to one FlatAdam only.
         lr: learning rate.
+
+    Attributes:
+        frozen: bool, the vector's entries that `freeze` named; None: none.
     """
 
     def __init__(self, modules: Iterable[nn.Module], lr: float) -> None:
@@ -410,6 +462,17 @@ class FlatAdam:
         self.flat = flatten(self.parameters)
         self.flat.grad = torch.zeros_like(self.flat)
         self.adam = torch.optim.Adam([self.flat], lr=lr, fused=True)
+        self.frozen: Tensor | None = None
+
+    def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Lets parameters rest from now on, to the last bit: without gradient and moment Adam adds zero.
+
+        An average of frozen weights rests too: a + w (a − a) is a.
+        """
+        chosen = {id(parameter) for parameter in parameters}
+        rests = [torch.full((p.numel(),), id(p) in chosen) for p in self.parameters]
+        self.frozen = torch.cat(rests)
+        self.load_state(self.state())
 
     def state(self) -> dict[str, Tensor]:
         """First and second moment and step count."""
@@ -419,8 +482,12 @@ class FlatAdam:
         return dict(self.adam.state[self.flat])
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `state`."""
-        self.adam.state[self.flat] = {name: value.clone() for name, value in state.items()}
+        """Inverse of `state`; what is frozen has no moments."""
+        own = {name: value.clone() for name, value in state.items()}
+        if self.frozen is not None:
+            for name in ("exp_avg", "exp_avg_sq"):
+                own[name].masked_fill_(self.frozen, 0.0)
+        self.adam.state[self.flat] = own
 
 
 def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> None:
@@ -436,6 +503,8 @@ def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> None:
     for optimizer in optimizers:
         parts = [next(gradients).reshape(-1) for _ in optimizer.parameters]
         gradient = torch.cat(parts, out=optimizer.flat.grad)
+        if optimizer.frozen is not None:
+            gradient.masked_fill_(optimizer.frozen, 0.0)
         if clip:
             gradient.mul_((clip / torch.linalg.vector_norm(gradient)).clamp_max(1.0))
         optimizer.adam.step()

@@ -21,12 +21,11 @@ from hilrl_agents.checkpoint import (
     pack_policy,
     read_checkpoint,
     save_checkpoint,
+    start_agent,
 )
-from hilrl_agents.registry import make_agent
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
-from hilrl_agents.spec import PolicySpec
 from hilrl_agents.tuning import tune_process
-from hilrl_data.bags import episode_folders, read_episode, read_info
+from hilrl_data.bags import EpisodeInfo, episode_folders, read_episode, read_info
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import Step, observation_arrays
 from hilrl_ros.settings import AgentSettings
@@ -73,15 +72,15 @@ class Learner:
         self.contract, self.folder, self.settings = contract, folder, settings
         self.checkpoint = folder / "checkpoint"
         self.pretrained = has_checkpoint(self.checkpoint)
-        spec = PolicySpec.from_contract(contract.to_dict(), agent.chunk_size)
         if self.pretrained:
             self._check_algorithm(agent)
             self.agent, _ = load_checkpoint(self.checkpoint, contract.to_dict(), overrides=agent.options)
         else:
-            self.agent = make_agent(agent.algorithm, spec, agent.options, settings.seed)
+            self.agent = start_agent(agent, contract.to_dict(), settings.seed)
+        spec = self.agent.spec
         self.online = ReplayBuffer(folder / "replay" / "online", spec, settings.online_capacity)
-        prior = [read_info(e, contract.hash()) for f in settings.offline_data for e in episode_folders(f)]
-        capacity = settings.offline_capacity + sum(info.steps + 1 for info in prior)
+        self._prior = [episode for data in settings.offline_data for episode in self._recorded(data)]
+        capacity = settings.offline_capacity + sum(info.steps + 1 for _, info in self._prior)
         self.offline = ReplayBuffer(folder / "replay" / "offline", spec, capacity)
         self.rng = np.random.default_rng(settings.seed)
         self.lock = threading.Lock()
@@ -105,20 +104,20 @@ class Learner:
         Raises:
             BagError: An episode is damaged or was recorded under another contract.
         """
-        episodes = [(path, True) for path in (episode_folders(demos) if demos else [])]
-        episodes += [
-            (path, False) for folder in self.settings.offline_data for path in episode_folders(folder)
-        ]
-        infos = [read_info(path, self.contract.hash()) for path, _ in episodes]
-        seq, shown = -sum(info.steps for info in infos), 0
-        for number, ((path, person_alone), info) in enumerate(zip(episodes, infos, strict=True)):
+        demonstrated = self._recorded(demos) if demos else []
+        episodes = [*demonstrated, *self._prior]
+        seq, shown = -sum(info.steps for _, info in episodes), 0
+        for number, (path, info) in enumerate(episodes):
             for step in read_episode(path, info):
                 person = step.executed.controller == Action.PERSON
-                if person or not person_alone:
+                if person or number >= len(demonstrated):
                     self._add_demo(seq, number - len(episodes), step)
                 shown += person
                 seq += 1
         return shown
+
+    def _recorded(self, folder: Path) -> list[tuple[Path, EpisodeInfo]]:
+        return [(path, read_info(path, self.contract.hash())) for path in episode_folders(folder)]
 
     def _add_demo(self, seq: int, episode: int, step: Step) -> None:
         self.offline.add(
@@ -132,14 +131,18 @@ class Learner:
     def pretrain(self, stop: threading.Event, done: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Fit the normalisation and imitate the demonstrations; return the last metrics.
 
+        A warm-started agent has its normalisation; it learns what it `pretrains`, from what there is.
+
         Args:
             stop: Set to end early; nothing is pretrained then.
             done: Called after each update.
         """
-        self.agent.fit_normalizer(self.offline.states(), self.offline.actions())
+        if self.agent.prior is None:
+            self.agent.fit_normalizer(self.offline.states(), self.offline.actions())
         metrics: dict[str, float] = {}
         batches = self._demonstrated(stop, self.agent.pretrain_n_step)
-        for batch in itertools.islice(batches, self.settings.pretrain_updates):
+        count = self.settings.pretrain_updates if self.agent.pretrains and len(self.offline) else 0
+        for batch in itertools.islice(batches, count):
             metrics = self.agent.pretrain(batch)
             done()
         self.pretrained = not stop.is_set()
@@ -254,10 +257,11 @@ class Learner:
 
     def _check_algorithm(self, agent: AgentSettings) -> None:
         found = read_checkpoint(self.checkpoint)
-        if (found.algorithm, found.spec.horizon) != (agent.algorithm, agent.chunk_size):
+        chunk_size = agent.chunk_size or found.spec.horizon
+        if (found.algorithm, found.spec.horizon) != (agent.algorithm, chunk_size):
             raise ValueError(
                 f"{self.checkpoint} is of '{found.algorithm}' with chunks of {found.spec.horizon}, asked for is "
-                f"'{agent.algorithm}' with chunks of {agent.chunk_size}: go on with its agent, or begin a new run"
+                f"'{agent.algorithm}' with chunks of {chunk_size}: go on with its agent, or begin a new run"
             )
 
     def _read_version(self) -> int:
