@@ -5,6 +5,7 @@ from agent_data import observation, random_batch
 
 from hilrl_agents import PolicySpec, load_checkpoint, make_agent, save_checkpoint
 from hilrl_agents.batch import fold
+from hilrl_agents.warm_start import WarmStartError
 
 SPEC = PolicySpec(state_dim=2, action_dim=2, horizon=3)
 EXACT = {
@@ -18,7 +19,7 @@ both = pytest.mark.parametrize("name", ["qc", "qc_fql"])
 
 
 def agent_for(name, spec=SPEC, warm=True, **options):
-    agent = make_agent(name, spec, EXACT | options, seed=1)
+    agent = make_agent(name, spec, EXACT | {"critic_warmup": 0 if warm else 1000} | options, seed=1)
     agent.handover.done.fill_(warm)
     return agent
 
@@ -178,21 +179,67 @@ def test_the_chunk_of_highest_least_value_is_executed():
     assert np.allclose(agent.act(seen, False, 4), chosen, atol=1e-5)
 
 
+def flow_policy(spec=SPEC):
+    prior = make_agent("flow", spec, {"hidden": [8, 8], "flow_steps": 2, "n_action_steps": 2}, seed=5)
+    rng = np.random.default_rng(0)
+    prior.fit_normalizer(rng.normal(size=(9, 2)), rng.uniform(-1, 1, (9, 2)))
+    return prior
+
+
+def acts_as(agent, prior):
+    seen = [observation(agent.spec, value) for value in (0, 1, 2)]
+    return all(np.array_equal(agent.act(o, True, k), prior.act(o, True, k)) for k, o in enumerate(seen))
+
+
 @pytest.mark.parametrize("cameras", [{}, {"front": (16, 16, 3)}])
 @both
-def test_before_any_update_it_acts_as_the_flow_policy_that_its_weights_come_from(name, cameras):
+def test_it_acts_bit_for_bit_as_the_flow_policy_that_it_starts_from_until_the_critic_is_warm(name, cameras):
     spec = PolicySpec(2, 2, cameras, horizon=3)
-    prior = make_agent("flow", spec, {"hidden": [8, 8], "flow_steps": 2}, seed=5)
-    prior.fit_normalizer(
-        np.random.default_rng(0).normal(size=(9, 2)), np.random.default_rng(1).uniform(-1, 1, (9, 2))
-    )
-    agent = make_agent(name, spec, EXACT)
-    state = agent.policy_state()
-    assert set(prior.policy_state()) <= set(state)
-    agent.load_policy(state | prior.policy_state())
-    for seed in range(3):
-        seen = observation(spec, 0.1 * seed) if not cameras else observation(spec, seed)
-        assert np.array_equal(agent.act(seen, True, seed), prior.act(seen, True, seed))
+    prior = flow_policy(spec)
+    options = {"precision": "float32", "critic_hidden": [8, 8], "batch_size": 8, "critic_warmup": 3}
+    agent = make_agent(name, spec, options, prior=prior)
+    assert (agent.config.hidden, agent.config.flow_steps, agent.config.n_action_steps) == ((8, 8), 2, 2)
+    assert not agent.pretrains
+    fresh = agent.state()
+    for update in range(3):
+        assert acts_as(agent, prior)
+        agent.update(random_batch(spec, 8, seed=update))
+    after = agent.state()
+    assert not acts_as(agent, prior)
+    still = {name for name in fresh if torch.equal(fresh[name], after[name])}
+    assert {name for name in fresh if name.startswith(("encoder.", "policy.", "actions."))} <= still
+    assert not {"critic.weights.0", "actor.weights.0"} & still
+    agent.update(random_batch(spec, 8))
+    assert not torch.equal(agent.state()["policy.weights.0"], after["policy.weights.0"])
+
+
+@both
+def test_it_goes_on_as_an_agent_like_itself(name):
+    prior = agent_for(name, warm=False, batch_size=8, critic_warmup=1)
+    prior.update(random_batch(SPEC, 8))
+    agent = make_agent(name, SPEC, {"critic_warmup": 2}, prior=prior, seed=9)
+    assert acts_as(agent, prior) and bool(agent.handover.done)
+    agent.update(random_batch(SPEC, 8))
+    assert bool(agent.handover.done)
+    assert torch.equal(agent.policy.weights[0], prior.policy.weights[0])
+
+
+@pytest.mark.parametrize(
+    ("horizon", "options", "error"),
+    [
+        (2, {}, r"\.chunk_size: is 2, expected 3, as in its prior 'flow'"),
+        (3, {"flow_steps": 9}, r"\.flow_steps: is 9, expected 2, as in its prior 'flow'"),
+        (
+            3,
+            {"hidden": [9]},
+            r" would not act as its prior 'flow': policy\.weights\.0 is \(1, 9, 9\), the prior",
+        ),
+    ],
+)
+@both
+def test_a_flow_policy_that_it_could_not_begin_as_is_one_clear_sentence(name, horizon, options, error):
+    with pytest.raises(WarmStartError, match=name + error):
+        make_agent(name, PolicySpec(2, 2, horizon=horizon), options, prior=flow_policy())
 
 
 @both

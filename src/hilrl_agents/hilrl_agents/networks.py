@@ -374,6 +374,32 @@ class GaussianActor(nn.Module):
         return mean, (log_std + self.initial).clamp(*self.bounds)
 
 
+class Handover(nn.Module):
+    """Whether what was learnt from reward has a say in acting yet; travels with the policy's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("done", torch.zeros((), dtype=torch.bool))
+
+
+class RunningMean(nn.Module):
+    """Mean over the newest hundred or so values of a quantity.
+
+    Args:
+        initial: what counts before the first value.
+    """
+
+    def __init__(self, initial: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(float(initial)))
+        self.register_buffer("count", torch.zeros(()))
+
+    def follow(self, newest: Tensor) -> None:
+        """Takes over a hundredth of the newest value (scalar), more at first."""
+        self.count += 1
+        self.value.lerp_(newest, max(0.01, 1 / self.count.item()))
+
+
 class PriorActor(nn.Module):
     """The actor of an agent that starts from an imitation policy: that policy is the mean, the spread is new.
 
@@ -421,32 +447,6 @@ class Temperature(nn.Module):
     def forward(self) -> Tensor:
         """→ scalar."""
         return self.log.exp().squeeze()
-
-
-class Handover(nn.Module):
-    """Whether what was learnt from reward has a say in acting yet; travels with the policy's weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("done", torch.zeros((), dtype=torch.bool))
-
-
-class RunningMean(nn.Module):
-    """Mean over the newest hundred or so values of a quantity.
-
-    Args:
-        initial: what counts before the first value.
-    """
-
-    def __init__(self, initial: float = 0.0) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.tensor(float(initial)))
-        self.register_buffer("count", torch.zeros(()))
-
-    def follow(self, newest: Tensor) -> None:
-        """Takes over a hundredth of the newest value (scalar), more at first."""
-        self.count += 1
-        self.value.lerp_(newest, max(0.01, 1 / self.count.item()))
 
 
 class FlatAdam:

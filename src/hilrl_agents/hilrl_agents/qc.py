@@ -6,7 +6,7 @@ a critic that errs. B rows, E critics, N draws, H steps a chunk, A action entrie
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from hilrl_agents.imitation import ActionNormalizer, gone_on
 from hilrl_agents.networks import EnsembleMLP, FlatAdam, Handover, fast_bf16, flatten, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
+from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class QC(Agent):
     name = "qc"
     Config = QCConfig
     policy_networks = ("encoder", "policy", "actions", "critic", "handover")
+    prior_networks = {"flow": {"encoder": "encoder", "policy": "policy", "actions": "actions"}}  # noqa: RUF012
+    prior_options = ("hidden", "flow_steps", "image_channels", "image_features")
 
     def __init__(self, spec: PolicySpec, config: QChunkingOptions, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
@@ -132,6 +135,40 @@ class QC(Agent):
         """Further networks that act, by name; `flat` is H·A."""
         return {}
 
+    @torch.no_grad()
+    def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
+        """Begins as a flow policy (or an agent like itself), bit for bit; what is new learns before it has a say.
+
+        An image encoder stays for good as the prior has it.
+        """
+        for key, own, theirs in (
+            ("chunk_size", self.spec.horizon, prior.spec.horizon),
+            ("flow_steps", self.config.flow_steps, prior.config.flow_steps),
+        ):
+            if own != theirs:
+                raise WarmStartError(
+                    f"{self.name}.{key}: is {own}, expected {theirs}, as in its prior '{prior.name}'"
+                )
+        self.vision.rest_as(prior.encoder)
+        warm = super().warm_start(prior, freeze)
+        for name, reason in warm.fresh:
+            if name.startswith(("encoder.", "policy.", "actions.")):
+                raise WarmStartError(
+                    f"{self.name} would not act as its prior '{prior.name}': {name} {reason}"
+                )
+        self.target.load_state_dict(self.critic.state_dict())
+        return warm
+
+    @property
+    def pretrains(self) -> bool:
+        """Imitation where it is no prior's, and the critic's start on returns."""
+        return self.prior is None or self.config.pretrain_returns > 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the critic was updated often enough to have a say."""
+        return self.updates >= self.config.critic_warmup
+
     @property
     def batch_size(self) -> int:
         """Rows of one update: `batch_size` for each of the `utd_ratio` critic steps."""
@@ -158,21 +195,30 @@ class QC(Agent):
             loss, metrics = self.critic_loss(part, features)
             minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-        loss, policy_metrics = self.policy_loss(part, features.detach(), self.imitated(part))
+        weight = self.imitated(part)
+        if self.prior is not None and not self.ready:
+            weight = torch.zeros_like(weight)  # what was taken over rests meanwhile (WSRL)
+        loss, policy_metrics = self.policy_loss(part, features.detach(), weight)
         minimise(loss, self.optimizers["policy"], clip=c.grad_clip)
         self.updates += 1
-        self.handover.done.fill_(self.updates >= c.critic_warmup)
+        self.handover.done |= self.ready
         return {name: float(value) for name, value in (metrics | policy_metrics).items()}
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One imitation step of policy and trained image encoder on what a person did in the batch.
 
-        With `pretrain_returns`, also one step of the critic towards the returns of all rows.
+        With `pretrain_returns`, also one step of the critic towards the returns of all rows. What was taken over from
+        a prior rests.
         """
-        c = self.config
-        features, metrics = self._imitate(batch)
+        c, metrics = self.config, {}
+        if self.prior is None:
+            features, metrics = self._imitate(batch)
+        else:
+            features = self.vision(batch.observation)
         if c.pretrain_returns:
-            minimise(self.return_loss(batch, features), self.optimizers["critic"], clip=c.grad_clip)
+            error = self.return_loss(batch, features)
+            minimise(error, self.optimizers["critic"], clip=c.grad_clip)
+            metrics |= {"return_loss": error.detach()}
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         return {name: float(value) for name, value in metrics.items()}
 

@@ -59,7 +59,7 @@ class QCFQL(QC):
         distance = (chunk - taught).square().mean()
         loss = cloning + c.alpha * distance
         metrics |= {"distill_loss": distance.detach()}
-        if self.handover.done:
+        if self.ready:
             q = self.value(self.critic, features, self.actions.inverse(chunk), frozen=True).mean(0)
             scale = q.detach().abs().mean().clamp_min(1e-6) if c.normalize_q_loss else 1.0
             loss = loss - q.mean() / scale

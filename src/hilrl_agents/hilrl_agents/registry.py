@@ -49,8 +49,8 @@ def make_agent(
         spec: shapes of observations and actions.
         config: overrides of the agent's options, by name.
         seed: of weights and learning; the same seed and data give the same agent.
-        prior: whose policy it starts from. What `config` does not say of how chunks are executed (and, for an agent
-            of the same algorithm, all that it does not say) is as in the prior.
+        prior: whose policy it starts from. What `config` does not say of how chunks are executed, and of the options
+            that the two share by name and meaning (for an agent of the same algorithm, of any), is as in the prior.
         freeze: glob patterns of parameters that shall never move, with a prior.
 
     Raises:
@@ -85,7 +85,8 @@ def _options_of(prior: Agent, name: str, spec: PolicySpec) -> dict[str, Any]:
         return dataclasses.asdict(prior.config)
     if prior.spec.horizon != spec.horizon:
         return {}
-    return {item.name: getattr(prior.config, item.name) for item in dataclasses.fields(ChunkOptions)}
+    shared = [item.name for item in dataclasses.fields(ChunkOptions)]
+    return {key: getattr(prior.config, key) for key in (*shared, *AGENTS[name].prior_options)}
 
 
 def _known(name: str) -> str:

@@ -8,7 +8,7 @@ chunk), A action entries, Z latent entries, E critics, K bins, N plans.
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from hilrl_agents.networks import (
 )
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
+from hilrl_agents.warm_start import WarmStart
 
 GROUP = 8  # latent entries that sum up to 1
 
@@ -136,6 +137,13 @@ class TDMPC2(Agent):
         } | self.vision.optimizers
         self._flat_target = flatten(list(self.target.parameters()))
 
+    @torch.no_grad()
+    def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
+        """Begins as another `tdmpc2`; the critics' target begins as they do."""
+        warm = super().warm_start(prior, freeze)
+        self.target.load_state_dict(self.critic.state_dict())
+        return warm
+
     @property
     def batch_size(self) -> int:
         """Rows of one update: `batch_size` for each of the `utd_ratio` steps."""
@@ -157,7 +165,7 @@ class TDMPC2(Agent):
         for part in batch.split(self.config.utd_ratio):
             metrics = self._step(part, self.vision(part.observation), part.shown(), self.updates)
         self.updates += 1
-        self.handover.done.fill_(self.updates >= self.config.planning_warmup)
+        self.handover.done |= self.updates >= self.config.planning_warmup
         return metrics
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
