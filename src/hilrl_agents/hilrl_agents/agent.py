@@ -103,9 +103,12 @@ class Agent(abc.ABC):
         copied, fresh = copy_matching(
             self._tensors(self.networks), prior._tensors(prior.policy_networks), origins
         )
-        if not copied:
+        differs = [(n, why) for n, why in fresh if n.partition(".")[0] in self.policy_networks]
+        if not copied or (differs and prior.name == self.name):
+            name, reason = (differs or fresh)[0]
             raise WarmStartError(
-                f"'{self.name}' shares no tensor with this policy of '{prior.name}': {fresh[0][0]} {fresh[0][1]}"
+                f"'{self.name}' would not act as this policy of '{prior.name}': {name} {reason}; leave out of the "
+                "agent's file what the policy was trained with otherwise"
             )
         return self._begun(prior, copied, fresh, freeze)
 

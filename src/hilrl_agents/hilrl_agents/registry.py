@@ -63,9 +63,7 @@ def make_agent(
         )
     if prior is None:
         return AGENTS[_known(name)](spec, agent_config(name, overrides), seed)
-    if not AGENTS[_known(name)].starts_from(prior.name):
-        able = ", ".join(sorted(other for other, agent in AGENTS.items() if agent.starts_from(prior.name)))
-        raise WarmStartError(f"'{name}' cannot start from a policy of '{prior.name}'; these can: {able}")
+    check_start(name, prior.name)
     options = agent_config(name, _options_of(prior, name, spec) | overrides)
     agent = AGENTS[name](spec, options, seed)
     agent.warm_start(prior, freeze)
@@ -77,6 +75,17 @@ def observed_spec(name: str, spec: PolicySpec) -> PolicySpec:
     if not AGENTS[_known(name)].observes_prior:
         return spec
     return dataclasses.replace(spec, state_dim=spec.state_dim + spec.action_dim)
+
+
+def check_start(name: str, prior: str) -> None:
+    """Refuses an agent that does not start from a policy of an algorithm.
+
+    Raises:
+        ConfigError: names those that do.
+    """
+    if not AGENTS[_known(name)].starts_from(prior):
+        able = ", ".join(sorted(other for other, agent in AGENTS.items() if agent.starts_from(prior)))
+        raise WarmStartError(f"'{name}' cannot start from a policy of '{prior}'; these can: {able}")
 
 
 def _options_of(prior: Agent, name: str, spec: PolicySpec) -> dict[str, Any]:
