@@ -49,7 +49,7 @@ test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, 
 # lerobot's Python packages are not those of the suite; torchvision 0.23 is the last one that reads videos without FFmpeg
 .venv-lerobot/ready:
 	@$(PYTHON) -m venv --clear .venv-lerobot
-	@.venv-lerobot/bin/python -m pip install --quiet --extra-index-url $(TORCH_INDEX_URL) \
+	@.venv-lerobot/bin/python -m pip install --quiet $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) \
 		lerobot==0.4.4 torch==2.8.0 torchvision==0.23.0
 	@touch $@
 

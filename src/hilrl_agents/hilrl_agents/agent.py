@@ -37,6 +37,7 @@ class Agent(abc.ABC):
         updates: calls of `update` so far.
         n_step: robot steps whose rewards a sample must carry; goes to `sample_mixed`.
         pretrain_n_step: the same for samples that go to `pretrain`.
+        path: whether samples must carry the observations after each step; goes to `sample_mixed`.
         features: frozen image encoder whose cached features `update` takes in place of images; goes to
             `sample_mixed`. None: images.
         pretrain_features: the same for samples that go to `pretrain` and `refresh`.
@@ -49,18 +50,25 @@ class Agent(abc.ABC):
         warm: what was taken over from the prior.
         prior_networks: for each algorithm that it can start from besides its own: which part of that policy each
             of its own parts is a copy of.
+        observes_prior: whether its prior acts beneath it: the state of all its observations, in `act` and in batches,
+            ends with the action [A] that the prior, executed as the prior's options say, does in that step.
+        prior_options: options that are as in a prior of another algorithm unless something else is said, besides
+            how chunks are executed.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type]
     policy_networks: ClassVar[tuple[str, ...]]
     prior_networks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    observes_prior: ClassVar[bool] = False
+    prior_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         check_execution(config, spec.horizon, self.name)
         self.spec, self.config = spec, config
         self.updates = 0
         self.n_step = self.pretrain_n_step = 1
+        self.path = False
         self.features: FrozenImages | None = None
         self.pretrain_features: FrozenImages | None = None
         self.resting: Mapping[str, Tensor] = {}
@@ -169,6 +177,13 @@ class Agent(abc.ABC):
     @abc.abstractmethod
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step of imitation on offline rows; returns what to log, by name."""
+
+    def episode_over(self, earned: float) -> None:  # noqa: B027
+        """Takes note of an episode of training whose transitions `update` has had.
+
+        Args:
+            earned: sum of its rewards; 0 where a person helped.
+        """
 
     @property
     def refresh_due(self) -> bool:

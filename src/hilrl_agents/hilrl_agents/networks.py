@@ -323,14 +323,19 @@ def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
 
 
 def bc_loss(mean: Tensor, batch: Batch, weight: Tensor) -> Tensor:
-    """|tanh(mean) − a|², summed over action entries, averaged over executed steps of weighted rows → scalar.
+    """`cloning_loss` of tanh(mean); mean of the Gaussian before tanh, [B, H·A] → scalar."""
+    return cloning_loss(torch.tanh(mean), batch, weight)
+
+
+def cloning_loss(action: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+    """|â − a|², summed over action entries, averaged over executed steps of weighted rows → scalar.
 
     Args:
-        mean: of the Gaussian before tanh, [B, H·A].
+        action: â, of the policy, [B, H·A].
         batch: actions [B, H, A] and which of their steps were executed.
         weight: of each row (or of each step of it), [B] or [B, H].
     """
-    error = (unfold(torch.tanh(mean), batch.action.shape[1]) - batch.action).square().sum(-1)  # [B, H]
+    error = (unfold(action, batch.action.shape[1]) - batch.action).square().sum(-1)  # [B, H]
     weight = batch.valid() * (weight if weight.dim() == 2 else weight[:, None])
     return (error * weight).sum() / weight.sum().clamp_min(1)
 
@@ -367,6 +372,32 @@ class GaussianActor(nn.Module):
         """[B, F] → mean [B, H·A], log_std [B, H·A]."""
         mean, log_std = self.net(features)[0].chunk(2, dim=-1)
         return mean, (log_std + self.initial).clamp(*self.bounds)
+
+
+class Handover(nn.Module):
+    """Whether what was learnt from reward has a say in acting yet; travels with the policy's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("done", torch.zeros((), dtype=torch.bool))
+
+
+class RunningMean(nn.Module):
+    """Mean over the newest hundred or so values of a quantity.
+
+    Args:
+        initial: what counts before the first value.
+    """
+
+    def __init__(self, initial: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(float(initial)))
+        self.register_buffer("count", torch.zeros(()))
+
+    def follow(self, newest: Tensor) -> None:
+        """Takes over a hundredth of the newest value (scalar), more at first."""
+        self.count += 1
+        self.value.lerp_(newest, max(0.01, 1 / self.count.item()))
 
 
 class PriorActor(nn.Module):

@@ -11,7 +11,7 @@ from hilrl_cli.commands import bc, launch
 from hilrl_cli.errors import UserError
 
 # who improves a policy unless `--agent` says it: the first that starts from such a one
-_METHODS = ("sac",)
+_METHODS = ("sac", "residual")
 _TARGET, _STEPS = 0.98, 5000
 
 
