@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if policy is None:
         policy, robot = imported(arguments, folder / "prior", task, robot)
     values = {
-        "plan": "improve", "task": task, "robot": robot, "warm_start": str(policy),
+        "improve": "true", "task": task, "robot": robot, "warm_start": str(policy),
         "agent": method(policy, arguments.agent, robot, task),
         "target_success": str(_TARGET), "max_steps": str(_STEPS), "evaluate_episodes": "50",
         **seed, **loop.place(arguments), **given, "run": folder.name, "runs_dir": str(folder.parent),
