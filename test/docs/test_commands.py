@@ -14,7 +14,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 # Which test runs a command that the pages show; what needs an arm there runs on the emulated one.
 RUN_BY = {
     "bc": "cli/test_bc.py", "calibrate": "cli/test_calibrate.py", "crop": "cli/test_crop.py",
-    "data": "cli/test_data.py", "doctor": "cli/test_doctor.py", "eval": "graph/test_commands.py", "find-bounds": "cli/test_find_bounds.py",
+    "data": "cli/test_data.py", "doctor": "cli/test_doctor.py", "eval": "graph/test_commands.py",
+    "find-bounds": "cli/test_find_bounds.py", "improve": "graph/test_improve.py",
     "keyboard": "teleop/test_keyboard_node.py", "launch": "graph/test_commands.py", "plot": "graph/test_commands.py",
     "record": "graph/test_record.py", "reward": "cli/test_reward.py", "run": "graph/test_commands.py",
     "runs": "graph/test_commands.py", "setup-motors": "cli/test_setup_motors.py", "teleop": "graph/test_commands.py",
