@@ -13,7 +13,7 @@ class GateOptions:
     """When a warm-started policy takes over from what acted before."""
 
     gate_episodes: int = option(
-        10,
+        20,
         "Newest episodes of training, explored and without a person's help, that must have earned as much as the "
         "prior's did before what was learnt since acts where nothing is explored too; 0: it acts at once",
         "episodes",
