@@ -2,12 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from documentation import ROOT, reference
 
+from hilrl_agents import Batch, PolicySpec, load_checkpoint, registry
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros.contract import load_contract
+from hilrl_ros.settings import load_agent_settings
 from hilrl_sim.objects import scene_objects
 
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.M | re.S)
@@ -16,6 +20,10 @@ ROBOT = ROOT / "config" / "robots" / "so101.yaml"
 
 def blocks(page):
     return [match for match in BLOCK.findall((ROOT / "docs" / page).read_text())]
+
+
+def python(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
 def test_the_new_task_loads(tmp_path):
@@ -68,5 +76,44 @@ def test_the_launch_file_with_a_namespace_launches(tmp_path):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "docs").rglob("*.md")), ids=lambda f: f.name)
 def test_python_that_is_shown_compiles(file):
-    for text in re.findall(r"^```python\n(.*?)^```", file.read_text(), re.M | re.S):
+    for text in python(file):
         compile(text, file.name, "exec")
+
+
+def test_the_policy_of_ones_own_learns_and_is_kept(tmp_path, monkeypatch):
+    page = "how-to/own_policy.md"
+    network, storage = ({"__name__": "own"}, {})
+    for text, names in zip(python(ROOT / "docs" / page), (network, storage), strict=True):
+        exec(compile(text, page, "exec"), names)
+    monkeypatch.setitem(registry.AGENTS, "linear", network["Linear"])
+    (text,) = blocks(page)
+    (tmp_path / "linear.yaml").write_text(text)
+    settings = load_agent_settings(str(tmp_path / "linear.yaml"))
+    contract, _ = load_contract(ROBOT, "pick_cube")
+    spec = PolicySpec.from_contract(contract.to_dict(), settings.chunk_size)
+
+    # what people did is an affine function of what they saw
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(64, spec.state_dim)).astype(np.float32)
+    actions = np.tanh(states[:, : spec.action_dim] / 4)
+    batch = Batch(
+        observation={"state": torch.from_numpy(states), "images": {}},
+        action=torch.from_numpy(actions)[:, None].repeat(1, spec.horizon, 1),
+        reward=torch.zeros(64, spec.horizon), steps=torch.full((64,), spec.horizon), bootstrap=torch.ones(64),
+        next_observation={"state": torch.from_numpy(states), "images": {}}, offline=torch.ones(64, dtype=bool),
+        person=torch.ones(64, spec.horizon, dtype=bool), left=torch.full((64,), spec.horizon),
+        solved=torch.ones(64, dtype=bool),
+    )  # fmt: skip
+    agent = registry.make_agent(settings.algorithm, spec, settings.options | {"learning_rate": 0.02})
+    agent.fit_normalizer(states, actions)
+    losses = [agent.pretrain(batch)["l1_loss"] for _ in range(300)]
+    assert losses[-1] < 0.2 * losses[0]
+
+    options = {"chunk_size": settings.chunk_size}
+    storage["keep"](
+        "linear", options, agent.networks["policy"].state_dict(), states, actions, tmp_path / "mine"
+    )
+    kept, _ = load_checkpoint(tmp_path / "mine" / "checkpoint", contract.to_dict(), policy_only=True)
+    seen = {"state": states[0], "images": {}}
+    assert kept.act(seen, False).shape == (spec.horizon, spec.action_dim)
+    assert kept.act(seen, False) == pytest.approx(agent.act(seen, False), abs=1e-6)

@@ -331,17 +331,65 @@ def test_a_lab_has_its_own_names(emulated, file, make_graph):
     assert truth(emulated) == pytest.approx(target + 0.1, abs=0.01)
 
 
+def errors(logged):
+    return [text for level, text in logged if level == "ERROR"]
+
+
+def test_a_port_that_is_not_there_is_said_at_once_and_once(emulated, file, make_graph, logged):
+    emulated.unplug()
+    rig = Rig(make_graph(port=emulated.port, calibration=file), emulated)
+    rig.graph.until(lambda: errors(logged))
+    rig.wait(2.5)  # it has tried again
+    (error,) = errors(logged)
+    assert error.startswith(f"arm: cannot open the servo bus {emulated.port}: ")
+    emulated.replug()
+    rig.started()
+    assert len(errors(logged)) == 1
+
+
+def test_an_arm_that_is_started_together_with_the_driver_is_waited_for_quietly(
+    emulated, file, make_graph, logged
+):
+    calibration = open(file).read()  # noqa: SIM115
+    os.remove(file)
+    emulated.unplug()
+    rig = Rig(make_graph(port=emulated.port, calibration=file, patience=30.0), emulated)
+    rig.wait(0.5)
+    emulated.replug()  # the port is there before the calibration
+    rig.wait(0.5)
+    with open(file, "w") as out:
+        out.write(calibration)
+    rig.started()
+    assert not errors(logged)
+
+
+def test_patience_ends(emulated, file, make_graph, logged):
+    emulated.unplug()
+    rig = Rig(make_graph(port=emulated.port, calibration=file, patience=0.5), emulated)
+    rig.graph.until(lambda: errors(logged))
+    assert len(errors(logged)) == 1 and "cannot open the servo bus" in errors(logged)[0]
+
+
 @pytest.mark.parametrize(
-    "parameters, message",
+    "calibration, message",
     [
-        ({"calibration": "/nowhere/arm.json"}, "cannot read the calibration /nowhere/arm.json"),
-        ({"calibration": "nobodys_arm"}, "no calibration of the follower 'nobodys_arm'; looked for /"),
-        ({"joint_names": "[a, b]"}, r"parameter 'joint_names' is \['a', 'b'\], expected 6 different names"),
+        ("/nowhere/arm.json", "cannot read the calibration /nowhere/arm.json"),
+        ("nobodys_arm", "no calibration of the follower 'nobodys_arm'; looked for /"),
     ],
 )
-def test_wrong_parameters_are_one_sentence(emulated, file, make_graph, parameters, message):
-    make_graph(**{"port": emulated.port, "calibration": file} | parameters)
-    with pytest.raises((UserError, ValueError), match=message):
+def test_a_calibration_that_is_not_there_is_one_sentence(emulated, make_graph, logged, calibration, message):
+    rig = Rig(make_graph(port=emulated.port, calibration=calibration), emulated)
+    rig.graph.until(lambda: errors(logged))
+    assert (
+        errors(logged)[0].startswith(f"arm: {message}") and registers(emulated, reg.TORQUE_ENABLE) == [0] * 6
+    )
+
+
+def test_wrong_joint_names_are_one_sentence(emulated, file, make_graph):
+    make_graph(port=emulated.port, calibration=file, joint_names="[a, b]")
+    with pytest.raises(
+        UserError, match=r"parameter 'joint_names' is \['a', 'b'\], expected 6 different names"
+    ):
         DriverNode()
 
 

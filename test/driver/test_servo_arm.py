@@ -1,4 +1,5 @@
 import random
+import threading
 import time
 
 import numpy as np
@@ -104,6 +105,25 @@ def test_torque_fades_before_it_goes_off(emulated, arm):
     arm.release(0.2)
     assert registers(emulated, reg.TORQUE_ENABLE) == [0] * 6
     assert registers(emulated, reg.TORQUE_LIMIT) == [1000] * 5 + [500]  # the next program finds its torque
+
+
+def test_torque_goes_off_though_a_servo_is_late_with_its_answers(emulated, arm):
+    start(arm)
+    emulated.silent.add(1)
+    answers_again = threading.Timer(0.4, emulated.silent.clear)
+    answers_again.start()
+    arm.release(0.2)
+    answers_again.join()
+    assert registers(emulated, reg.TORQUE_ENABLE) == [0] * 6
+    assert registers(emulated, reg.TORQUE_LIMIT) == [1000] * 5 + [500]
+
+
+def test_a_servo_that_never_says_that_its_torque_is_off_is_told_of(emulated, arm):
+    start(arm)
+    emulated.silent.add(3)
+    with pytest.raises(BusError, match=r"torque may still be on: elbow_flex: .* did not answer"):
+        arm.release()
+    assert arm.torque_on is None
 
 
 def test_another_arm_is_not_started(emulated, arm):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import IO, Protocol
 
 from .launch_file import Process
 
-STARTING = 5.0  # s, how long a process may be busy with imports
+STARTING = 60.0  # s, how long a process may be busy with imports on a machine that has much to do
 CRASHES, CRASH_WINDOW = 5, 60.0  # as many ends within so many seconds are a crash loop
 _TICK = 0.05  # s, how late an end or a due restart is noticed
 _PR_SET_PDEATHSIG = 1
@@ -99,8 +100,7 @@ class Supervisor:
             for child in self.children:
                 child.restart_at = None
                 # while it imports, Python would answer SIGINT with a traceback
-                young = time.monotonic() - child.started_at < STARTING
-                child.signal(signal.SIGTERM if young else signal.SIGINT)
+                child.signal(signal.SIGTERM if child.is_starting() else signal.SIGINT)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.signals += 1
@@ -225,6 +225,17 @@ class _Child:
         self.started_at = 0.0
         self.ends: deque[float] = deque(maxlen=1000)
         self.sent: set[int] = set()
+
+    def is_starting(self) -> bool:
+        """Whether the process is young and has not yet said what SIGTERM shall do, as a node does when it is up."""
+        if self.popen is None or time.monotonic() - self.started_at > STARTING:
+            return False
+        try:
+            status = Path(f"/proc/{self.popen.pid}/status").read_text()
+        except OSError:  # it has just ended
+            return False
+        handled = re.findall(r"^Sig(?:Ign|Cgt):\s*(\w+)", status, re.M)
+        return not any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in handled)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, as ROS 2's launch does; SIGKILL to all that it started too."""

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -25,6 +26,7 @@ NEAR = 0.1  # rad that a joint may stand outside its range when torque goes on
 CHECK_EVERY = 0.2  # s between two looks at whether a servo still has torque: it loses it with its power
 AGAIN = 1.0  # s between two looks at whether the right arm is plugged in
 SOFT_STEPS = 20  # in which torque fades
+INSIST = 1.0  # s for which a servo that does not answer is told again that its torque shall go off
 FIRST_IDS = range(1, 11)  # where a servo that does not answer is looked for
 
 # What LeRobot sets too: no pause before replies, position mode, gains that do not shake.
@@ -328,22 +330,36 @@ class Arm:
     def release(self, seconds: float = 0.0) -> None:
         """Switch torque off, after it has faded over some seconds so that the arm sinks and does not fall.
 
+        Where it cannot fade, for a reply is missing, it goes off at once; and that is tried for a while.
+
         Raises:
             BusError: The bus failed; torque may still be on.
         """
         self.guard.torque(False)
         limits: dict[int, int] = {}
-        try:
-            if seconds > 0 and self._on:
+        if seconds > 0 and self._on:
+            with contextlib.suppress(BusError):
                 limits = {id_: self.bus.read_register(id_, reg.TORQUE_LIMIT) for _, id_ in self._servos}
                 for share in np.linspace(1, 0, SOFT_STEPS):
                     self.bus.sync_write(reg.TORQUE_LIMIT, {id_: int(v * share) for id_, v in limits.items()})
                     time.sleep(seconds / SOFT_STEPS)
-        finally:
-            self._switch_off()
-            for id_, limit in limits.items():
-                self.bus.write_register(id_, reg.TORQUE_LIMIT, limit)
+        _insist(self._switch_off)
+        for id_, limit in limits.items():
+            _insist(functools.partial(self.bus.write_register, id_, reg.TORQUE_LIMIT, limit))
 
     def close(self) -> None:
         """Close the port. Torque stays as it is: servos hold the last goal until they lose power."""
         self.bus.close()
+
+
+def _insist(call: Callable[[], None]) -> None:
+    """Call until it succeeds; raise its BusError if it does not within `INSIST` or the port is gone."""
+    end = time.monotonic() + INSIST
+    while True:
+        try:
+            return call()
+        except PortError:
+            raise
+        except BusError:
+            if time.monotonic() > end:
+                raise

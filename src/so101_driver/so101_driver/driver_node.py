@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from hilrl_ros.node import (
 )
 from so101_driver.arm import Arm, ArmError
 from so101_driver.bus import Bus, BusError
-from so101_driver.calibration import Calibration
+from so101_driver.calibration import Calibration, CalibrationError
 from so101_driver.safety import HOLD, ArmState, Refused, Thresholds
 
 _START_AGAIN = 2.0  # s between two tries to start
@@ -45,9 +44,10 @@ class DriverParams:
         "so101_follower",
         "Calibration: the name that LeRobot keeps it under (robot.id), or a path to a JSON file",
     )
-    calibration_wait: float = param(
-        0.0, "How long to wait for a calibration file that is not there yet", unit="s", bounds=(0.0, 60.0)
-    )
+    patience: float = param(
+        0.0, "How long after its start nothing is said of an arm or a calibration that is not there yet",
+        unit="s", bounds=(0.0, 60.0),
+    )  # fmt: skip
     write_calibration: bool = param(False, "Write the calibration to servos that hold another one")
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     joint_names: list = param(
@@ -113,13 +113,13 @@ class DriverNode(LifecycleNode):
         survive_invalid_transitions(self)
         self.params = params = declare(self, DriverParams)
         contract, _ = load_contract(params.robot)
+        self.joints = contract.joints
         self.names = params.joint_names or list(contract.joints)
         if len(set(self.names)) != len(contract.joints):
             raise UserError(
                 f"parameter 'joint_names' is {self.names}, expected {len(contract.joints)} different names for "
                 f"{', '.join(contract.joints)}"
             )
-        self.calibration = self.load_calibration(contract.joints)
         self.limits = Kinematics(contract).joint_limits
         self.thresholds = Thresholds(
             contract.max_joint_speed, params.watchdog, params.temperature_warn, params.temperature_critical,
@@ -144,31 +144,16 @@ class DriverNode(LifecycleNode):
         self.create_service(SetBool, "torque", self.on_torque)
         self.create_timer(1.0, self.diagnose)
         # Not from here: a torque that is on needs a node that is there to be closed.
-        self.start_at = 0.0
+        self.start_at, self.patient_until = 0.0, time.monotonic() + params.patience
         self.starter = self.create_timer(0.1, self.start) if params.autostart else None
         ask_for_realtime(self, params.realtime)
-
-    def load_calibration(self, joints: tuple[str, ...]) -> Calibration:
-        """Return the calibration that the parameter names, in the order of the joints.
-
-        Raises:
-            CalibrationError: It is not there, or is damaged.
-            UserError: It is of other joints.
-        """
-        name, waited_until = self.params.calibration, time.monotonic() + self.params.calibration_wait
-        # an emulated arm that was started together with this node is still writing it
-        while name.endswith(".json") and not os.path.exists(name) and time.monotonic() < waited_until:
-            time.sleep(0.1)
-        found = Calibration.named(name).joints
-        if set(found) != set(joints):
-            raise UserError(f"the calibration has joints {', '.join(found)}, expected {', '.join(joints)}")
-        return Calibration({joint: found[joint] for joint in joints})
 
     # --- lifecycle ---
 
     def start(self) -> None:
         """Configure and activate; try again later where that fails."""
-        if time.monotonic() < self.start_at:
+        now = time.monotonic()
+        if now < self.start_at:
             return
         if self._state_machine.current_state[1] == "unconfigured":
             self.trigger_configure()
@@ -176,21 +161,37 @@ class DriverNode(LifecycleNode):
             self.trigger_activate()
         if self._state_machine.current_state[1] == "active":
             self.starter.cancel()
-        self.start_at = time.monotonic() + _START_AGAIN
+        self.start_at = now if now < self.patient_until else time.monotonic() + _START_AGAIN
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Open the port and see that the right arm is there."""
+        """Read the calibration, open the port and see that the right arm is there."""
         try:
-            bus = Bus(self.params.port, self.calibration.ids)
-            self.arm = Arm(bus, self.calibration, self.limits, self.thresholds)
+            calibration = self.load_calibration()
+            bus = Bus(self.params.port, calibration.ids)
+            self.arm = Arm(bus, calibration, self.limits, self.thresholds)
             if self.params.write_calibration:
                 self.arm.write_calibration()
             self.arm.connect()
         except (ArmError, BusError, ValueError) as error:
-            self.say(str(error), error=True)
+            # an emulated arm that was started together with this node is still on its way
+            if time.monotonic() >= self.patient_until:
+                self.say(str(error), error=True)
             self.disconnect()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
+
+    def load_calibration(self) -> Calibration:
+        """Return the calibration that the parameter names, in the order of the joints.
+
+        Raises:
+            CalibrationError: It is not there, is damaged, or is of other joints.
+        """
+        found, joints = Calibration.named(self.params.calibration).joints, self.joints
+        if set(found) != set(joints):
+            raise CalibrationError(
+                f"the calibration has joints {', '.join(found)}, expected {', '.join(joints)}"
+            )
+        return Calibration({joint: found[joint] for joint in joints})
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Torque on where the arm is; joint states out, commands in."""
@@ -373,7 +374,7 @@ class DriverNode(LifecycleNode):
     def servo_statuses(self, arm: Arm, state: ArmState) -> list[DiagnosticStatus]:
         """Return how each servo is."""
         statuses = []
-        for joint, name, id_ in zip(self.calibration.names, self.names, self.calibration.ids, strict=True):
+        for joint, name, id_ in zip(self.joints, self.names, arm.calibration.ids, strict=True):
             problems = [p for p in arm.guard.problems if p.joint == joint]
             level = DiagnosticStatus.WARN if problems or joint in state.errors else DiagnosticStatus.OK
             if any(p.reaction >= HOLD for p in problems):
