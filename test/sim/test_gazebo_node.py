@@ -446,7 +446,8 @@ def test_the_same_graph_starts_on_gazebo(launched, tmp_path):
     assert parameters(started["reset"])["start"] == "scene"
 
 
-def test_sim_gazebo_is_an_argument_of_the_simulation_and_a_port_of_all_else(launched):
+def test_sim_gazebo_is_an_argument_of_the_simulation_and_a_port_of_all_else(launched, pretend):
+    pretend("hilrl_sim", "gazebo", "gazebo_files", "operator", "simulator")  # no world is looked at here
     wanted = {"gazebo_server", "gazebo_bridge", "gazebo", "reset"}
     for name, arguments in (
         ("sim", {"sim": "gazebo"}), ("teleop", {"port": "gazebo", "operator": "scripted"}),
@@ -459,8 +460,8 @@ def test_sim_gazebo_is_an_argument_of_the_simulation_and_a_port_of_all_else(laun
     assert fortress.argv[:3] == ("ign", "gazebo", "-s")
 
 
-def test_without_the_bridge_the_launch_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_without_the_bridge_the_launch_says_what_is_missing(tmp_path, pretend):
+    pretend("hilrl_sim", "gazebo", "gazebo_files", "operator")
     try:
         processes("sim_gazebo", tmp_path, task="reach")
     except LaunchError as error:
