@@ -2,6 +2,7 @@
 
 python examples/gymnasium_loop.py                        # Pendulum-v1, some two minutes
 python examples/gymnasium_loop.py --env Reacher-v5 --set utd_ratio=2
+python examples/gymnasium_loop.py --agent tdmpc2 --chunk-size 3
 """
 
 import argparse
@@ -9,8 +10,9 @@ import tempfile
 
 import gymnasium as gym
 import numpy as np
+import yaml
 
-from hilrl_agents import PolicySpec, ReplayBuffer, make_agent, sample_mixed
+from hilrl_agents import AGENTS, PolicySpec, ReplayBuffer, make_agent, sample_mixed
 from hilrl_agents.tuning import tune_process
 
 
@@ -18,6 +20,8 @@ def main() -> None:
     """Trains and prints the return of every tenth episode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--env", default="Pendulum-v1")
+    parser.add_argument("--agent", default="sac", choices=AGENTS, help="(default sac)")
+    parser.add_argument("--chunk-size", type=int, default=1, help="actions planned at once (default 1)")
     parser.add_argument("--steps", type=int, default=8000, help="environment steps (default 8000)")
     parser.add_argument("--random-steps", type=int, default=1000, help="random actions first (default 1000)")
     parser.add_argument("--reward-scale", type=float, default=0.1, help="(default 0.1)")
@@ -26,8 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     tune_process(threads=1)
     env = gym.wrappers.RescaleAction(gym.make(args.env), -1.0, 1.0)
-    spec = PolicySpec(env.observation_space.shape[0], env.action_space.shape[0])
-    agent = make_agent("sac", spec, dict(pair.split("=", 1) for pair in args.set), args.seed)
+    spec = PolicySpec(env.observation_space.shape[0], env.action_space.shape[0], {}, args.chunk_size)
+    options = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in args.set)}
+    agent = make_agent(args.agent, spec, options, args.seed)
     folder, rng = tempfile.TemporaryDirectory(), np.random.default_rng(args.seed)
     online, offline = (
         ReplayBuffer(f"{folder.name}/{n}", spec, args.steps * 2) for n in ("online", "offline")
@@ -50,7 +55,10 @@ def main() -> None:
         if seq == args.random_steps:
             agent.fit_normalizer(online.states(), online.actions())
         if seq >= args.random_steps:
-            agent.update(sample_mixed(online, offline, agent.batch_size, rng, spec.horizon, agent.n_step))
+            batch = sample_mixed(
+                online, offline, agent.batch_size, rng, spec.horizon, agent.n_step, path=agent.path
+            )
+            agent.update(batch)
         if final:
             if episode % 10 == 9:
                 print(f"step {seq + 1}: mean return of 10 episodes {np.mean(returns[-10:]):.1f}", flush=True)

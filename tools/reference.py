@@ -357,9 +357,34 @@ def agents_page() -> str:
         body += table(("option", "default", "unit", "allowed", "what it does, and why this default"), rows)
     intro = (
         "Defaults stand in the algorithm's own file; a YAML file in `config/agents` overrides them by name and "
-        "also sets `chunk_size`, the actions in one chunk. An unknown option is an error."
+        "also sets `chunk_size`, the actions in one chunk, and `warm_start`, the policy that the agent starts from. An "
+        "unknown option is an error."
     )
+    body = [*warm_start_lines(), *body]
     return page("Agents", intro, body)
+
+
+def warm_start_lines() -> list[str]:
+    """What `warm_start` in an agent's file says, and who starts from whom."""
+    from hilrl_agents.registry import AGENTS
+    from hilrl_ros.settings import WarmStartSettings
+
+    described = inspect.cleandoc(WarmStartSettings.__doc__).partition("Attributes:\n")[2]
+    rows = [tuple(part.strip() for part in line.split(":", 1)) for line in described.splitlines()]
+    pairs = [
+        (f"`{name}`", ", ".join(code(prior) for prior in AGENTS if agent.starts_from(prior)))
+        for name, agent in AGENTS.items()
+    ]
+    return [
+        "## warm_start",
+        "",
+        "`warm_start: {checkpoint: runs/my_policy, policy_type: bc, freeze: ['encoder.*']}`; the launch argument "
+        "`warm_start` counts instead of `checkpoint`. What fits is copied; the learner's log lists what does not, and "
+        "why. How chunks are executed, and their length, is as in that policy where the agent's file does not say.",
+        "",
+        *table(("key", "meaning"), [(f"`{key}`", meaning) for key, meaning in rows]),
+        *table(("agent", "starts from a policy of"), pairs),
+    ]
 
 
 def rewards_page() -> str:

@@ -39,6 +39,10 @@ def steps(made, stamps, **kwargs):
     return out
 
 
+def test_an_episode_begins_with_what_was_measured_after_its_start():
+    assert steps(observer(), [START - 1, START + 9 * MS]) == [None, 0]
+
+
 def frame(stamp_ns, value):
     return from_rgb(np.full((8, 8, 3), value, np.uint8), to_time(stamp_ns))
 

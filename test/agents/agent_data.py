@@ -39,16 +39,16 @@ def add_episode(buffer, seq, episode, length, end, first=0, controller=0, skip=(
     return seq
 
 
-def random_batch(spec, rows, steps=None, offline=None, seed=0, n_step=1):
+def random_batch(spec, rows, steps=None, offline=None, seed=0, n_step=1, path=False):
     """A batch of noise that fits the spec."""
     generator = torch.Generator().manual_seed(seed)
 
-    def seen():
+    def seen(*times):
         images = {
-            name: torch.randint(0, 256, (rows, *shape), dtype=torch.uint8, generator=generator)
+            name: torch.randint(0, 256, (rows, *times, *shape), dtype=torch.uint8, generator=generator)
             for name, shape in spec.cameras.items()
         }
-        return {"state": torch.randn(rows, spec.state_dim, generator=generator), "images": images}
+        return {"state": torch.randn(rows, *times, spec.state_dim, generator=generator), "images": images}
 
     span = max(spec.horizon, n_step)
     offline = torch.arange(rows) >= rows // 2 if offline is None else torch.tensor(offline)
@@ -61,4 +61,7 @@ def random_batch(spec, rows, steps=None, offline=None, seed=0, n_step=1):
         next_observation=seen(),
         offline=offline,
         person=offline[:, None].repeat(1, spec.horizon),
+        left=torch.zeros(rows, dtype=torch.int64),
+        solved=torch.zeros(rows, dtype=torch.bool),
+        path=seen(span) if path else None,
     )

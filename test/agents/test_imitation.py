@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hilrl_agents import ConfigError, PolicySpec, load_checkpoint, make_agent, s
 from hilrl_agents.act import kl_divergence
 from hilrl_agents.diffusion import cosine_schedule
 from hilrl_agents.imitation import ActionNormalizer, gone_on
+from hilrl_agents.registry import observed_spec
 from hilrl_agents.transformer import EncoderLayer, sinusoids, sinusoids_2d
 
 SMALL = {
@@ -28,6 +30,7 @@ FAST = {
     "flow": {"hidden": [64, 64, 64], "learning_rate": 2e-3},
     "bc": {"hidden": [64, 64], "learning_rate": 1e-3},
 }
+CONFIG = Path(__file__).parents[2] / "config" / "agents"
 CAMERAS = {"front": (16, 16, 3), "wrist": (16, 16, 3)}
 policies = pytest.mark.parametrize("name", SMALL)
 
@@ -331,12 +334,12 @@ def test_sizes_that_do_not_go_together_are_one_clear_sentence(name, horizon, opt
         agent_for(name, PolicySpec(2, 1, horizon=horizon), **options)
 
 
-def test_the_file_of_each_policy_in_config_makes_an_agent():
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_file_in_config_makes_an_agent(path):
     from hilrl_ros.settings import load_agent_settings
 
-    for name in SMALL:
-        settings = load_agent_settings(name)
-        agent = make_agent(
-            settings.algorithm, PolicySpec(17, 4, horizon=settings.chunk_size), settings.options
-        )
-        assert agent.name == name
+    settings = load_agent_settings(str(path))
+    robot = PolicySpec(17, 4, horizon=settings.chunk_size)
+    spec = observed_spec(settings.algorithm, robot)
+    prior = None if spec == robot else make_agent("bc", robot)
+    assert make_agent(settings.algorithm, spec, settings.options, 0, prior).name == settings.algorithm

@@ -88,10 +88,11 @@ def test_sac_learns_what_cloning_of_few_demonstrations_does_not(tmp_path):
     assert learnt >= cloned + 0.2
 
 
-def test_the_gymnasium_example_runs():
+@pytest.mark.parametrize("agent", ["sac", "qc", "tdmpc2", "recap"])
+def test_the_gymnasium_example_runs(agent):
     pytest.importorskip("gymnasium")
-    command = [sys.executable, str(EXAMPLES / "gymnasium_loop.py")]
-    arguments = ["--steps", "2100", "--random-steps", "2000", "--set", "batch_size=32", "utd_ratio=2"]
+    command = [sys.executable, str(EXAMPLES / "gymnasium_loop.py"), "--agent", agent, "--chunk-size", "2"]
+    arguments = ["--steps", "2010", "--random-steps", "2000", "--set", "batch_size=32", "hidden=[32, 32]"]
     run = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "step 2000: mean return of 10 episodes -" in run.stdout

@@ -102,6 +102,89 @@ def test_chunks_against_brute_force_at_every_end(buffer, end, length):
         assert batch.valid()[row].tolist() == [1.0 if i < real else 0.0 for i in range(horizon)]
 
 
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+@pytest.mark.parametrize("n_step", [3, 5, 12])
+@pytest.mark.parametrize("length", range(1, 8))
+def test_backups_against_brute_force_with_any_horizon_and_n_step(buffer, end, n_step, length):
+    """The target of a start, rolled out step by step, where the value of a state is its stamp."""
+    horizon, gamma = 3, 0.9
+    seq = add_episode(buffer, 0, 1, length, end)
+    add_episode(buffer, seq, 2, 13, "truncated")
+    found = everything(buffer, horizon, n_step)
+
+    def rolled_out(start):
+        total = 0.0
+        for step in range(start, min(start + max(horizon, n_step), length)):
+            total += gamma ** (step - start) * 2.0**step
+            if end == "terminated" and step == length - 1:
+                return total
+        return total + gamma ** (step + 1 - start) * stamp(1, step + 1)
+
+    for start in range(length):
+        if end == "truncated" and length - start < horizon:
+            assert stamp(1, start) not in found
+            continue
+        _, _, after, batch, row = found[stamp(1, start)]
+        target = batch.chunk_return(gamma)[row] + batch.bootstrap_discount(gamma)[row] * after
+        assert float(target) == pytest.approx(rolled_out(start))
+
+
+@pytest.mark.parametrize("capacity", [6, 9, 40])
+def test_how_an_episode_ends_is_known_once_its_end_is_stored(tmp_path, spec, capacity):
+    buffer = ReplayBuffer(tmp_path / "ring", spec, capacity)
+    seq = add_episode(buffer, 0, 1, 4, "terminated")
+    seq = add_episode(buffer, seq, 2, 3, "truncated")
+    add_episode(buffer, seq, 3, 3, None)
+    expected = {stamp(1, s): (4 - s, True) for s in range(4)} | {
+        stamp(2, s): (3 - s, False) for s in range(3)
+    }
+    expected |= {stamp(3, s): (0, False) for s in range(2)}
+
+    def check():
+        found = everything(buffer)
+        assert len(found) >= min(capacity, 9) - 3
+        for start, (_, _, _, batch, row) in found.items():
+            assert (int(batch.left[row]), bool(batch.solved[row])) == expected[start]
+
+    check()
+    buffer.close()
+    buffer = ReplayBuffer(tmp_path / "ring", spec, capacity)
+    check()
+    add_episode(buffer, seq + 3, 3, 1, "terminated", first=3)
+    expected |= {stamp(3, s): (4 - s, True) for s in range(4)}
+    check()
+    buffer.close()
+
+
+def test_a_termination_without_reward_is_not_solved(buffer):
+    add_episode(buffer, 0, 1, 2, None)
+    buffer.add(2, 1, 2, observation(buffer.spec, 102), np.zeros(2), 0.0, True, False, 0, 0)
+    batch = buffer.sample(20, np.random.default_rng(0))
+    assert not batch.solved.any() and set(batch.left.tolist()) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_path_holds_what_was_seen_after_each_step(buffer, cached):
+    class Brightness:
+        version = 1
+
+        def __call__(self, images):
+            return images["front"].reshape(len(images["front"]), -1).mean(1, keepdims=True).astype(np.float32)
+
+    seq = add_episode(buffer, 0, 1, 4, "terminated")
+    add_episode(buffer, seq, 2, 4, "truncated")
+    batch = buffer.sample(200, np.random.default_rng(0), 2, 3, Brightness() if cached else None, path=True)
+    assert buffer.sample(2, np.random.default_rng(0), 2, 3).path is None
+    for row in range(len(batch)):
+        start, steps = int(batch.observation["state"][row, 0]), int(batch.steps[row])
+        after = [start + min(offset, steps) for offset in (1, 2, 3)]
+        assert batch.path["state"][row, :, 0].tolist() == after
+        seen = batch.path["features"][row] if cached else batch.path["images"]["front"][row, :, 0, 0, :1]
+        assert seen[:, 0].tolist() == [value % 251 for value in after]
+        assert float(batch.next_observation["state"][row, 0]) == after[-1]
+    assert len(batch.split(2)[1].path["state"]) == 100
+
+
 def test_n_step_returns_end_early_at_a_truncation(buffer):
     add_episode(buffer, 0, 1, 5, "truncated")
     found = everything(buffer, horizon=1, n_step=3)

@@ -31,11 +31,9 @@ def give(recorder, topic, msg):
     """What the node does with a message of a topic."""
     kind = type(msg)
     package = kind.__module__.partition(".")[0]
-    raw = Message(
-        f"/{topic}", f"{package}/msg/{kind.__name__}", nanoseconds(msg.header.stamp), serialize_message(msg)
-    )
-    recorder.add_raw(raw)
-    return recorder.note(msg) if isinstance(msg, Observation | Action | Reward) else None
+    part = msg if isinstance(msg, Observation | Action | Reward) else None
+    stamp, name = nanoseconds(msg.header.stamp), f"{package}/msg/{kind.__name__}"
+    return recorder.add(Message(f"/{topic}", name, stamp, serialize_message(msg), part))
 
 
 def left(folder):
@@ -134,6 +132,15 @@ def test_an_episode_that_was_over_before_its_announcement_is_recorded(recorder, 
     (result,) = record(recorder, tmp_path / "e", early=100)
     assert result == Recording(episode=1, complete=True, folder="e")
     assert len(list(read_steps(tmp_path / "e"))) == 5
+
+
+def test_what_was_observed_before_an_episode_is_no_step_of_it(recorder, tmp_path):
+    messages = episode_messages(1, 3, start_ns=START)
+    messages["observation"][0].header.stamp = to_time(START - 1)
+    recorder.begin(announcement(1), tmp_path / "e")
+    results = [give(recorder, topic, msg) for topic, msg in interleaved(messages, random.Random(0))]
+    (result,) = [r for r in results if r]
+    assert not result.complete and left(tmp_path) == []
 
 
 def test_until_it_is_whole_a_bag_does_not_count(recorder, tmp_path):

@@ -20,6 +20,7 @@ RUN_BY = {
     "doctor": "cli/test_doctor.py",
     "eval": "graph/test_commands.py",
     "find-bounds": "cli/test_find_bounds.py",
+    "improve": "graph/test_improve.py",
     "keyboard": "teleop/test_keyboard_node.py",
     "launch": "graph/test_commands.py",
     "plot": "graph/test_commands.py",

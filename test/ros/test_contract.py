@@ -1,12 +1,13 @@
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
 from loop_messages import CONTRACT, ROBOT, TASK_FILE
 
 from hilrl_ros.contract import ContractError, contract_from_dict, contract_hash, load_contract
-from hilrl_ros.settings import load_agent_settings
+from hilrl_ros.settings import WarmStartSettings, load_agent_settings
 
 ROBOT_YAML = yaml.safe_load(ROBOT.read_text())
 TASK_YAML = yaml.safe_load(TASK_FILE.read_text())
@@ -232,6 +233,23 @@ def test_a_task_adds_state_chooses_cameras_and_its_own_action_space(tmp_path):
     [
         ("chunk_size: 2\n", r"key 'algorithm' is missing; it names the algorithm"),
         ("algorithm: sac\nchunk_size: 0\n", r"chunk_size: is 0, expected a whole number from 1 to 1000"),
+        (
+            "algorithm: sac\nwarm_start: {checkpont: c}\n",
+            r"a\.yaml\.warm_start\.checkpont: unknown key; did you mean 'checkpoint'\?; allowed: checkpoint, freeze",
+        ),
+        (
+            "algorithm: sac\nwarm_start: runs/a\n",
+            r"a\.yaml\.warm_start: is 'runs/a', expected a mapping with ch",
+        ),
+        (
+            "algorithm: sac\nwarm_start: {policy_type: bc}\n",
+            r"warm_start\.checkpoint: is missing; name the policy",
+        ),
+        (
+            "algorithm: sac\nwarm_start: {checkpoint: c, freeze: encoder}\n",
+            r"warm_start\.freeze: is 'encoder', expected a list of patterns, as in \['encoder\.\*'\]",
+        ),
+        ("algorithm: sac\nwarm_start: {checkpoint: 3}\n", r"warm_start\.checkpoint: is 3, expected text"),
         ("algorithm: [sac\n", r"a\.yaml line 2: not valid YAML"),
         ("sac\n", r"a\.yaml: holds str, expected a mapping"),
     ],
@@ -240,6 +258,20 @@ def test_wrong_agent_settings_are_one_sentence(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ContractError, match=message):
         load_agent_settings(tmp_path / "a.yaml")
+
+
+def test_the_policy_to_start_from_is_named_in_the_file_or_in_its_place(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "algorithm: sac\nwarm_start: {checkpoint: runs/a, freeze: ['encoder.*']}\n"
+    )
+    (tmp_path / "b.yaml").write_text("algorithm: sac\nutd_ratio: 2\n")
+    settings = load_agent_settings(tmp_path / "a.yaml")
+    assert settings.warm_start == WarmStartSettings(Path("runs/a"), "", ("encoder.*",))
+    assert (settings.chunk_size, settings.options) == (None, {})
+    given = load_agent_settings(tmp_path / "a.yaml", "runs/b").warm_start
+    assert given == WarmStartSettings(Path("runs/b"), "", ("encoder.*",))
+    assert load_agent_settings(tmp_path / "b.yaml", "c").warm_start == WarmStartSettings(Path("c"))
+    assert load_agent_settings(tmp_path / "b.yaml").warm_start is None
 
 
 def test_a_task_without_cameras_sees_none_and_the_robot_alone_has_all(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,11 @@ class ActorParams:
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
     agent: str = param(
         "sac", "Algorithm: a name from config/agents or a path; 'none': no policy, a person drives"
+    )
+    warm_start: str = param(
+        "",
+        "Checkpoint or run whose policy the agent starts from, in place of the one that its file names; the same as "
+        "the learner's; empty: that one, if any",
     )
     policy: str = param("", "Checkpoint folder whose policy acts; empty: the learner's weights")
     window: int = param(
@@ -92,9 +98,13 @@ class ActorNode(Node):
             return None
         from hilrl_actor.policy import Policy  # torch, only where a policy acts
 
-        if self.params.policy:
-            return Policy.from_checkpoint(self.contract, Path(self.params.policy))
-        return Policy.untrained(self.contract, load_agent_settings(self.params.agent))
+        try:
+            if self.params.policy:
+                return Policy.from_checkpoint(self.contract, Path(self.params.policy))
+            settings = load_agent_settings(self.params.agent, self.params.warm_start)
+            return Policy.untrained(self.contract, settings)
+        except (ValueError, RuntimeError) as e:
+            raise UserError(str(e)) from None
 
     def on_episode(self, msg: Episode) -> None:
         """Enter an episode, a pause or another phase."""
@@ -239,6 +249,9 @@ class ActorNode(Node):
             policy_version=step.executed.policy_version,
             final_observation=[step.final] if step.final else [],
         )
+        msg.prior_action = self.prior_action(step.observation)
+        if step.final:
+            msg.final_prior_action = self.prior_action(step.final)
         data = serialize_message(msg)
         self.outbox.add(data)
         self.sent_at = time.monotonic()
@@ -246,6 +259,13 @@ class ActorNode(Node):
         if step.final:
             self.weights_age, self.oldest = self.oldest, 0.0
             self.report()
+
+    def prior_action(self, msg: Observation) -> array:
+        """Return what the policy's prior does at an observation; empty if the policy does not observe that."""
+        if not self.policy or not self.policy.agent.observes_prior:
+            return floats(())
+        arrays = observation_arrays(msg, self.contract)
+        return floats(self.policy.prior_action(arrays, self.episode.seed, msg.episode, msg.step))
 
     def send_again(self, now: bool = False) -> None:
         """Send again what is not acknowledged, oldest first."""

@@ -98,7 +98,7 @@ class Observer:
             self.start_ns = stamp - (self.last.step + 2) * self.period_ns
             self.resumed = False
         step = (stamp - self.start_ns + _EARLY_NS) // self.period_ns
-        if step < 0 or (self.last is not None and step <= self.last.step):
+        if stamp < self.start_ns or (self.last is not None and step <= self.last.step):
             return None
         sources = {e.topic for e in self.entries} | {c.topic for c in self.contract.cameras.values()}
         for topic in sources - {JOINT_STATES, EXECUTED}:

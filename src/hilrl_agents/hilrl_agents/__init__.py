@@ -15,15 +15,18 @@ from hilrl_agents.batch import Batch
 from hilrl_agents.checkpoint import (
     CheckpointError,
     load_checkpoint,
+    load_prior,
     pack_policy,
     read_checkpoint,
     save_checkpoint,
+    start_agent,
     unpack_policy,
 )
 from hilrl_agents.config import ConfigError
 from hilrl_agents.registry import AGENTS, agent_config, make_agent
 from hilrl_agents.replay import ReplayBuffer, ReplayError, sample_mixed
 from hilrl_agents.spec import PolicySpec
+from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 __all__ = [
     "AGENTS",
@@ -34,12 +37,16 @@ __all__ = [
     "PolicySpec",
     "ReplayBuffer",
     "ReplayError",
+    "WarmStart",
+    "WarmStartError",
     "agent_config",
     "load_checkpoint",
+    "load_prior",
     "make_agent",
     "pack_policy",
     "read_checkpoint",
     "sample_mixed",
     "save_checkpoint",
+    "start_agent",
     "unpack_policy",
 ]

@@ -1,7 +1,7 @@
 """What every learning algorithm offers to the actor, the learner and the checkpoints."""
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from hilrl_agents.chunks import check_execution
 from hilrl_agents.networks import FlatAdam
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages
+from hilrl_agents.warm_start import WarmStart, WarmStartError, copy_matching, fingerprint, matching
 
 
 class AgentStateError(ValueError):
@@ -36,6 +37,7 @@ class Agent(abc.ABC):
         updates: calls of `update` so far.
         n_step: robot steps whose rewards a sample must carry; goes to `sample_mixed`.
         pretrain_n_step: the same for samples that go to `pretrain`.
+        path: whether samples must carry the observations after each step; goes to `sample_mixed`.
         features: frozen image encoder whose cached features `update` takes in place of images; goes to
             `sample_mixed`. None: images.
         pretrain_features: the same for samples that go to `pretrain` and `refresh`.
@@ -43,23 +45,111 @@ class Agent(abc.ABC):
             `policy_state`: a checkpoint keeps a copy, an actor reads the same file.
         generator: source of all randomness in learning; part of the state, so that a resumed run is the same
             run.
+        prior: the policy that it was warm-started from, which never changes; None: it began with fresh weights.
+            A checkpoint keeps a copy.
+        warm: what was taken over from the prior.
+        prior_networks: for each algorithm that it can start from besides its own: which part of that policy each
+            of its own parts is a copy of.
+        observes_prior: whether its prior acts beneath it: the state of all its observations, in `act` and in batches,
+            ends with the action [A] that the prior, executed as the prior's options say, does in that step.
+        prior_options: options that are as in a prior of another algorithm unless something else is said, besides
+            how chunks are executed.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type]
     policy_networks: ClassVar[tuple[str, ...]]
+    prior_networks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    observes_prior: ClassVar[bool] = False
+    prior_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         check_execution(config, spec.horizon, self.name)
         self.spec, self.config = spec, config
         self.updates = 0
         self.n_step = self.pretrain_n_step = 1
+        self.path = False
         self.features: FrozenImages | None = None
         self.pretrain_features: FrozenImages | None = None
         self.resting: Mapping[str, Tensor] = {}
         self.generator = torch.Generator().manual_seed(seed)
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, FlatAdam] = {}
+        self.prior: Agent | None = None
+        self.warm: WarmStart | None = None
+        self._origin: dict[str, Tensor] = {}
+
+    @classmethod
+    def starts_from(cls, prior: str) -> bool:
+        """Whether `warm_start` takes a policy of this algorithm."""
+        return prior == cls.name or prior in cls.prior_networks
+
+    @torch.no_grad()
+    def warm_start(self, prior: "Agent", freeze: Sequence[str] = ()) -> WarmStart:
+        """Begins as an imitation policy; `make_agent` calls it, before anything is loaded.
+
+        Tensors of the prior's that match in name and shape are copied, observation normalisation included; the
+        rest stays fresh.
+
+        Args:
+            prior: agent whose policy acts as wanted, of an algorithm that `starts_from` knows; it is not trained
+                any more.
+            freeze: glob patterns of the agent's parameters that shall never move.
+
+        Raises:
+            WarmStartError: this policy is not one to start from, or a pattern fits nothing.
+        """
+        origins = self.prior_networks.get(prior.name) or {name: name for name in self.policy_networks}
+        copied, fresh = copy_matching(
+            self._tensors(self.networks), prior._tensors(prior.policy_networks), origins
+        )
+        differs = [(n, why) for n, why in fresh if n.partition(".")[0] in self.policy_networks]
+        if not copied or (differs and prior.name == self.name):
+            name, reason = (differs or fresh)[0]
+            raise WarmStartError(
+                f"'{self.name}' would not act as this policy of '{prior.name}': {name} {reason}; leave out of the "
+                "agent's file what the policy was trained with otherwise"
+            )
+        return self._begun(prior, copied, fresh, freeze)
+
+    def _begun(
+        self,
+        prior: "Agent",
+        copied: Iterable[str],
+        fresh: Iterable[tuple[str, str]],
+        freeze: Sequence[str],
+    ) -> WarmStart:
+        """Notes what was taken over from a prior, and freezes what is named; ends every `warm_start`."""
+        self.prior = prior
+        self.warm = WarmStart(prior.name, tuple(copied), tuple(fresh), self.freeze(freeze))
+        self._origin = {"prior.fingerprint": fingerprint(prior.policy_state())}
+        if self.features is not None:
+            self.features.changed()
+        return self.warm
+
+    def freeze(self, patterns: Sequence[str]) -> tuple[str, ...]:
+        """Lets trained parameters rest for good that a glob pattern fits; returns their names.
+
+        Raises:
+            WarmStartError: a pattern fits no parameter that is trained.
+        """
+        trained = {id(p) for optimizer in self.optimizers.values() for p in optimizer.parameters}
+        parameters = {
+            f"{network}.{name}": parameter
+            for network, module in self.networks.items()
+            for name, parameter in module.named_parameters()
+            if id(parameter) in trained
+        }
+        names = matching(patterns, parameters, self.name)
+        if names:
+            for optimizer in self.optimizers.values():
+                optimizer.freeze(parameters[name] for name in names)
+        return tuple(names)
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether `pretrain` has something to do before the policy first acts: not where a prior acts already."""
+        return self.prior is None
 
     @property
     @abc.abstractmethod
@@ -88,6 +178,13 @@ class Agent(abc.ABC):
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step of imitation on offline rows; returns what to log, by name."""
 
+    def episode_over(self, earned: float) -> None:  # noqa: B027
+        """Takes note of an episode of training whose transitions `update` has had.
+
+        Args:
+            earned: sum of its rewards; 0 where a person helped.
+        """
+
     @property
     def refresh_due(self) -> bool:
         """Whether `refresh` shall be called before the next `update`."""
@@ -98,7 +195,7 @@ class Agent(abc.ABC):
         raise NotImplementedError
 
     def fit_normalizer(self, states: np.ndarray, actions: np.ndarray) -> None:
-        """Fixes the normalisation from data; once, before learning.
+        """Fixes the normalisation from data; once, before learning. A warm-started agent keeps its prior's.
 
         Args:
             states: float [N, S], e.g. `offline.states()`.
@@ -110,7 +207,7 @@ class Agent(abc.ABC):
 
     def policy_state(self) -> dict[str, Tensor]:
         """Copies of the tensors that acting needs, observation normalisation included."""
-        return {name: tensor.detach().clone() for name, tensor in self._tensors(self.policy_networks).items()}
+        return {name: tensor.detach().clone() for name, tensor in self._acting().items()}
 
     def load_policy(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what another agent's `policy_state` returned; effective from the next `act`.
@@ -118,7 +215,7 @@ class Agent(abc.ABC):
         Raises:
             AgentStateError: a tensor is missing, unknown or has another shape; nothing is loaded.
         """
-        self._load(state, self._tensors(self.policy_networks))
+        self._load(state, self._acting())
 
     def state(self) -> dict[str, Tensor]:
         """Copies of everything: networks, targets, optimizer states, counters and the random generator."""
@@ -139,8 +236,11 @@ class Agent(abc.ABC):
     def _tensors(self, names: Any) -> dict[str, Tensor]:
         return {f"{n}.{key}": tensor for n in names for key, tensor in self.networks[n].state_dict().items()}
 
+    def _acting(self) -> dict[str, Tensor]:
+        return self._tensors(self.policy_networks) | self._origin
+
     def _everything(self) -> dict[str, Tensor]:
-        tensors = self._tensors(self.networks)
+        tensors = self._tensors(self.networks) | self._origin
         for name, optimizer in self.optimizers.items():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state().items()}
         return tensors | {"updates": torch.tensor(self.updates), "generator": self.generator.get_state()}
@@ -155,6 +255,10 @@ class Agent(abc.ABC):
             if state[name].shape != own[name].shape:
                 raise AgentStateError(
                     f"'{name}' has shape {tuple(state[name].shape)}, this agent's is {tuple(own[name].shape)}"
+                )
+            if name == "prior.fingerprint" and not torch.equal(state[name], own[name]):
+                raise AgentStateError(
+                    "these weights were learnt over another prior policy than the one given here; give the same"
                 )
             if name.endswith("fingerprint") and not torch.equal(state[name], own[name]):
                 raise AgentStateError(

@@ -27,6 +27,9 @@ class Batch:
         next_observation: the one that followed the last real step (the true final one at a truncation).
         offline: bool [B], rows that came from the offline buffer.
         person: bool [B, H], steps that a person acted.
+        left: int64 [B], steps from the start to its episode's end, that included; 0 where that end is not stored.
+        solved: bool [B], the episode ended with a termination that was rewarded; False where no end is stored.
+        path: observations after each of the T steps, [B, T, …]; padding repeats the last one. None: not asked for.
     """
 
     observation: Observation
@@ -37,6 +40,9 @@ class Batch:
     next_observation: Observation
     offline: Tensor
     person: Tensor
+    left: Tensor
+    solved: Tensor
+    path: Observation | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -85,10 +91,10 @@ def unfold(flat: Tensor, horizon: int) -> Tensor:
 def _rows(value: Any, part: int, parts: int) -> Any:
     if isinstance(value, dict):
         return {key: _rows(inner, part, parts) for key, inner in value.items()}
-    return value[part::parts]
+    return None if value is None else value[part::parts]
 
 
 def _move(value: Any, device: str | torch.device) -> Any:
     if isinstance(value, dict):
         return {key: _move(inner, device) for key, inner in value.items()}
-    return value.to(device)
+    return None if value is None else value.to(device)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from hilrl_agents.agent import Agent, AgentStateError
 from hilrl_agents.config import ConfigError
-from hilrl_agents.registry import make_agent
+from hilrl_agents.registry import make_agent, observed_spec
 from hilrl_agents.spec import PolicySpec
 
 FORMAT = 1
 ENCODER = "encoder.safetensors"  # a ResNet's weights, as they were in the file that was asked for
+PRIOR = "prior"  # folder of the policy that the agent was warm-started from: what acting needs of it
 
 
 class CheckpointError(RuntimeError):
@@ -41,6 +42,7 @@ class Checkpoint:
         config: all options of the agent.
         contract: the robot contract that it was trained under.
         counters: whatever the learner counts (robot steps, policy version, …).
+        freeze: patterns of the parameters that rest, of an agent that was warm-started.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class Checkpoint:
     config: dict[str, Any]
     contract: dict[str, Any]
     counters: dict[str, Any]
+    freeze: tuple[str, ...] = ()
 
 
 def contract_hash(contract: Mapping[str, Any]) -> str:
@@ -76,22 +79,11 @@ def save_checkpoint(
     folder, contract = Path(folder), dict(contract or {})
     draft = folder.with_name(f"{folder.name}.new-{uuid.uuid4().hex[:8]}")
     draft.mkdir(parents=True)
-    description = {
-        "format": FORMAT,
-        "algorithm": agent.name,
-        "spec": agent.spec.to_dict(),
-        "agent": {key: _plain(value) for key, value in dataclasses.asdict(agent.config).items()},
-        "counters": dict(counters or {}),
-        "versions": {"hilrl_agents": _version(), "torch": str(torch.__version__)},
-        "contract_hash": contract_hash(contract),
-        "contract": contract,
-    }
-    _write(draft / "config.yaml", yaml.safe_dump(description, sort_keys=False).encode())
+    _write(draft / "config.yaml", _description(agent, contract, counters or {}))
     _write(draft / "policy.safetensors", save(agent.policy_state()))
     _write(draft / "agent.safetensors", save(agent.state()))
     old = _old(folder)
-    if agent.resting:
-        _keep(folder / ENCODER, draft / ENCODER, agent.resting)
+    _keep_resting(folder, draft, agent, contract)
     _sync_folder(draft)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -104,12 +96,43 @@ def save_checkpoint(
     return folder
 
 
-def _keep(former: Path, new: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors that never change, or links the file of the former checkpoint."""
+def _description(agent: Agent, contract: dict[str, Any], counters: Mapping[str, Any]) -> bytes:
+    """What config.yaml says."""
+    description = {
+        "format": FORMAT,
+        "algorithm": agent.name,
+        "spec": agent.spec.to_dict(),
+        "agent": {key: _plain(value) for key, value in dataclasses.asdict(agent.config).items()},
+        "counters": dict(counters),
+        "versions": {"hilrl_agents": _version(), "torch": str(torch.__version__)},
+        "contract_hash": contract_hash(contract),
+        "contract": contract,
+    }
+    if agent.warm is not None:
+        description["freeze"] = list(agent.warm.frozen)
+    return yaml.safe_dump(description, sort_keys=False).encode()
+
+
+def _keep_resting(former: Path, new: Path, agent: Agent, contract: dict[str, Any]) -> None:
+    """Writes what never changes: weights from a file, and the policy that the agent was warm-started from."""
+    if agent.resting:
+        _keep(former / ENCODER, new / ENCODER, lambda: save(dict(agent.resting)))
+    prior = agent.prior
+    if prior is not None:
+        before, after = former / PRIOR, new / PRIOR
+        after.mkdir()
+        _keep(before / "config.yaml", after / "config.yaml", lambda: _description(prior, contract, {}))
+        _keep(before / "policy.safetensors", after / "policy.safetensors", lambda: save(prior.policy_state()))
+        _keep_resting(before, after, prior, contract)
+        _sync_folder(after)
+
+
+def _keep(former: Path, new: Path, data: Callable[[], bytes]) -> None:
+    """Links a file of the former checkpoint, or writes it."""
     try:
         os.link(former, new)
     except OSError:  # there is none yet, or this file system has no links
-        _write(new, save(dict(tensors)))
+        _write(new, data())
 
 
 def has_checkpoint(folder: str | Path) -> bool:
@@ -144,6 +167,7 @@ def read_checkpoint(folder: str | Path, contract: Mapping[str, Any] | None = Non
             config=found["agent"],
             contract=found["contract"],
             counters=found["counters"],
+            freeze=tuple(found.get("freeze", ())),
         )
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())[:120]}") from None
@@ -174,12 +198,62 @@ def load_checkpoint(
         config = checkpoint.config | dict(overrides or {})
         if (checkpoint.folder / ENCODER).exists():
             config["image_encoder"] = str(checkpoint.folder / ENCODER)
-        agent = make_agent(checkpoint.algorithm, checkpoint.spec, config)
+        prior = None
+        if (checkpoint.folder / PRIOR).exists():
+            prior, _ = load_checkpoint(checkpoint.folder / PRIOR, policy_only=True)
+        agent = make_agent(checkpoint.algorithm, checkpoint.spec, config, 0, prior, checkpoint.freeze)
         path = checkpoint.folder / ("policy.safetensors" if policy_only else "agent.safetensors")
         (agent.load_policy if policy_only else agent.load_state)(_read_tensors(path))
     except (ConfigError, AgentStateError) as error:
         raise CheckpointError(f"{checkpoint.folder}: {error}") from None
     return agent, checkpoint
+
+
+def load_prior(folder: str | Path, contract: Mapping[str, Any], policy_type: str = "") -> Agent:
+    """Loads the policy that an agent shall be warm-started from; it only acts.
+
+    Args:
+        folder: a checkpoint, or a run's folder that has one.
+        contract: it must have been trained under the same one.
+        policy_type: algorithm that it must be of; empty: any.
+
+    Raises:
+        CheckpointError: no checkpoint there, damaged, under another contract, or of another algorithm.
+    """
+    folder = Path(folder)
+    if has_checkpoint(folder / "checkpoint"):
+        folder = folder / "checkpoint"
+    if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
+        raise CheckpointError(
+            f"{folder} is a LeRobot policy; make a checkpoint of it: hilrl bc --lerobot {folder}"
+        )
+    agent, _ = load_checkpoint(folder, contract, policy_only=True)
+    if policy_type not in ("", agent.name):
+        raise CheckpointError(f"{folder} holds a policy of '{agent.name}', expected '{policy_type}'")
+    agent.optimizers.clear()  # as large as the weights, twice
+    return agent
+
+
+def start_agent(settings: Any, contract: Mapping[str, Any], seed: int = 0) -> Agent:
+    """Makes the agent of a new run: with fresh weights, or warm-started.
+
+    Args:
+        settings: `algorithm`, `chunk_size` (None: the prior's, or 1), `options` and `warm_start` (None, or with
+            `checkpoint`, `policy_type` and `freeze`), as `hilrl_ros.settings` reads them from config/agents.
+        contract: robot contract, plain YAML types.
+        seed: of weights and learning.
+
+    Raises:
+        ConfigError: an option or the prior does not fit.
+        CheckpointError: the prior cannot be used.
+        ValueError: shapes of the contract do not fit.
+    """
+    prior, warm = None, settings.warm_start
+    if warm is not None:
+        prior = load_prior(warm.checkpoint, contract, warm.policy_type)
+    horizon = settings.chunk_size or (prior.spec.horizon if prior else 1)
+    spec = observed_spec(settings.algorithm, PolicySpec.from_contract(contract, horizon))
+    return make_agent(settings.algorithm, spec, settings.options, seed, prior, warm.freeze if warm else ())
 
 
 def check_contract(stored: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:

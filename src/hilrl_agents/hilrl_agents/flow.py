@@ -5,7 +5,9 @@ Lipman et al., arXiv 2210.02747; as a policy: FQL (Park et al., arXiv 2502.02538
 A action entries, F features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,20 +44,38 @@ class Flow(Imitation):
         return unfold(self.policy(features, fold(x), time)[0], self.spec.horizon)
 
     def loss(self, features: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """|v(s, (1 − t) e + t a, t) − (a − e)|², t ~ U(0, 1), e ~ N(0, 1) (FQL, eq. 6), mean over what was shown."""
+        """See `flow_loss`; mean over what was shown."""
         action, weight = gone_on(batch)
-        action = self.actions(action)
-        noise = self.noise(*action.shape)
-        time = torch.rand((len(batch), 1), generator=self.generator)
-        at = time[..., None]
-        error = self.velocity(features, (1 - at) * noise + at * action, time) - (action - noise)
-        loss = masked_mean(error.square(), weight)
+        loss = flow_loss(partial(self.velocity, features), self.actions(action), weight, self.generator)
         return loss, {"bc_loss": loss.detach()}
 
     def sample(self, features: Tensor, generator: torch.Generator) -> Tensor:
-        """Euler steps x ← x + v(s, x, k / K) / K for k = 0 … K − 1 (FQL, algorithm 1) → [1, H, A]."""
-        steps = self.config.flow_steps
-        x = torch.randn((1, self.spec.horizon, self.spec.action_dim), generator=generator)
-        for k in range(steps):
-            x = x + self.velocity(features, x, torch.full((1, 1), k / steps)) / steps
-        return x
+        """See `integrate` → [1, H, A]."""
+        noise = torch.randn((1, self.spec.horizon, self.spec.action_dim), generator=generator)
+        return integrate(partial(self.velocity, features), noise, self.config.flow_steps)
+
+
+def flow_loss(
+    velocity: Callable[[Tensor, Tensor], Tensor], chunk: Tensor, weight: Tensor, generator: torch.Generator
+) -> Tensor:
+    """|v((1 − t) e + t a, t) − (a − e)|², t ~ U(0, 1), e ~ N(0, 1) (FQL, eq. 6) → scalar.
+
+    Args:
+        velocity: x [B, H, A], time [B, 1] → [B, H, A].
+        chunk: normalised actions a, [B, H, A].
+        weight: of each step in the mean, [B, H].
+        generator: source of t and e.
+    """
+    noise = torch.randn(chunk.shape, generator=generator)
+    time = torch.rand((len(chunk), 1), generator=generator)
+    at = time[..., None]
+    error = velocity((1 - at) * noise + at * chunk, time) - (chunk - noise)
+    return masked_mean(error.square(), weight)
+
+
+def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """Euler steps x ← x + v(x, k / K) / K for k = 0 … K − 1 (FQL, algorithm 1): noise [B, H, A] → chunk [B, H, A]."""
+    x = noise
+    for k in range(steps):
+        x = x + velocity(x, torch.full((len(x), 1), k / steps)) / steps
+    return x

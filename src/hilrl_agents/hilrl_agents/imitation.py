@@ -151,7 +151,7 @@ def imitated(batch: Batch) -> Tensor:
 
 
 def gone_on(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Actions [B, H, A] and what of them is imitated, [B, H], where padding goes on with the last real step.
+    """Actions [B, H, A] and which of them a person acted, [B, H], where padding goes on with the last real step.
 
     A generative policy sees its whole chunk at every sampling step: the end of it must not be left to chance.
     """

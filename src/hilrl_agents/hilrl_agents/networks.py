@@ -323,14 +323,19 @@ def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
 
 
 def bc_loss(mean: Tensor, batch: Batch, weight: Tensor) -> Tensor:
-    """|tanh(mean) − a|², summed over action entries, averaged over executed steps of weighted rows → scalar.
+    """`cloning_loss` of tanh(mean); mean of the Gaussian before tanh, [B, H·A] → scalar."""
+    return cloning_loss(torch.tanh(mean), batch, weight)
+
+
+def cloning_loss(action: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+    """|â − a|², summed over action entries, averaged over executed steps of weighted rows → scalar.
 
     Args:
-        mean: of the Gaussian before tanh, [B, H·A].
+        action: â, of the policy, [B, H·A].
         batch: actions [B, H, A] and which of their steps were executed.
         weight: of each row (or of each step of it), [B] or [B, H].
     """
-    error = (unfold(torch.tanh(mean), batch.action.shape[1]) - batch.action).square().sum(-1)  # [B, H]
+    error = (unfold(action, batch.action.shape[1]) - batch.action).square().sum(-1)  # [B, H]
     weight = batch.valid() * (weight if weight.dim() == 2 else weight[:, None])
     return (error * weight).sum() / weight.sum().clamp_min(1)
 
@@ -369,6 +374,81 @@ class GaussianActor(nn.Module):
         return mean, (log_std + self.initial).clamp(*self.bounds)
 
 
+class Handover(nn.Module):
+    """Whether what was learnt from reward has a say in acting yet; travels with the policy's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("done", torch.zeros((), dtype=torch.bool))
+
+
+class RunningMean(nn.Module):
+    """Mean over the newest hundred or so values of a quantity.
+
+    Args:
+        initial: what counts before the first value.
+    """
+
+    def __init__(self, initial: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(float(initial)))
+        self.register_buffer("count", torch.zeros(()))
+
+    def follow(self, newest: Tensor) -> None:
+        """Takes over a hundredth of the newest value (scalar), more at first."""
+        self.count += 1
+        self.value.lerp_(newest, max(0.01, 1 / self.count.item()))
+
+
+class PriorActor(nn.Module):
+    """The actor of an agent that starts from an imitation policy: that policy is the mean, the spread is new.
+
+    Args:
+        mean: the imitation policy's network: features → [1, B, H·A], before tanh.
+        inputs: F, size of the features.
+        hidden: sizes of the spread's hidden layers.
+        outputs: H · A.
+        std_min: smallest standard deviation.
+        std_max: largest standard deviation.
+        initial_std: standard deviation before any learning.
+        bf16: the spread's products between hidden layers in bfloat16.
+    """
+
+    def __init__(
+        self,
+        mean: nn.Module,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        std_min: float,
+        std_max: float,
+        initial_std: float,
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.mean = mean
+        self.spread = EnsembleMLP(1, inputs, hidden, outputs, bf16, final_scale=0.1)
+        self.bounds = (math.log(std_min), math.log(std_max))
+        self.initial = math.log(initial_std)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, F] → mean [B, H·A], log_std [B, H·A]."""
+        log_std = self.spread(features)[0] + self.initial
+        return self.mean(features)[0], log_std.clamp(*self.bounds)
+
+
+class Temperature(nn.Module):
+    """α = exp(log α), the price of entropy, learnt so that the policy keeps its target entropy."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor([math.log(initial)]))
+
+    def forward(self) -> Tensor:
+        """→ scalar."""
+        return self.log.exp().squeeze()
+
+
 class FlatAdam:
     """Adam over all parameters of some modules, laid out in one vector: one kernel a step instead of dozens.
 
@@ -377,6 +457,9 @@ class FlatAdam:
     Args:
         modules: whose parameters are trained; each parameter belongs to one FlatAdam only.
         lr: learning rate.
+
+    Attributes:
+        frozen: bool, the vector's entries that `freeze` named; None: none.
     """
 
     def __init__(self, modules: Iterable[nn.Module], lr: float) -> None:
@@ -384,6 +467,17 @@ class FlatAdam:
         self.flat = flatten(self.parameters)
         self.flat.grad = torch.zeros_like(self.flat)
         self.adam = torch.optim.Adam([self.flat], lr=lr, fused=True)
+        self.frozen: Tensor | None = None
+
+    def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Lets parameters rest from now on, to the last bit: without gradient and moment Adam adds zero.
+
+        An average of frozen weights rests too: a + w (a − a) is a.
+        """
+        chosen = {id(parameter) for parameter in parameters}
+        rests = [torch.full((p.numel(),), id(p) in chosen) for p in self.parameters]
+        self.frozen = torch.cat(rests)
+        self.load_state(self.state())
 
     def state(self) -> dict[str, Tensor]:
         """First and second moment and step count."""
@@ -393,8 +487,12 @@ class FlatAdam:
         return dict(self.adam.state[self.flat])
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `state`."""
-        self.adam.state[self.flat] = {name: value.clone() for name, value in state.items()}
+        """Inverse of `state`; what is frozen has no moments."""
+        own = {name: value.clone() for name, value in state.items()}
+        if self.frozen is not None:
+            for name in ("exp_avg", "exp_avg_sq"):
+                own[name].masked_fill_(self.frozen, 0.0)
+        self.adam.state[self.flat] = own
 
 
 def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> None:
@@ -410,6 +508,8 @@ def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> None:
     for optimizer in optimizers:
         parts = [next(gradients).reshape(-1) for _ in optimizer.parameters]
         gradient = torch.cat(parts, out=optimizer.flat.grad)
+        if optimizer.frozen is not None:
+            gradient.masked_fill_(optimizer.frozen, 0.0)
         if clip:
             gradient.mul_((clip / torch.linalg.vector_norm(gradient)).clamp_max(1.0))
         optimizer.adam.step()

@@ -69,6 +69,8 @@ class ReplayBuffer:
             self._lock.close()
             raise
         self._linked = np.zeros(self._slots, bool)  # the next slot holds the next observation
+        self._left = np.zeros(self._slots, np.int64)  # steps to the episode's end; 0: none is stored
+        self._solved = np.zeros(self._slots, bool)  # that end was a rewarded termination
         self._features: np.ndarray | None = None  # of the frames, in memory; made when first asked for
         self._encoded = np.zeros(self._slots, np.int64)  # version that made a slot's features; 0: none
         self._rebuild()
@@ -213,6 +215,7 @@ class ReplayBuffer:
         horizon: int = 1,
         n_step: int = 1,
         features: Features | None = None,
+        path: bool = False,
     ) -> Batch:
         """Starts drawn uniformly from all that can be used, as `Batch` describes.
 
@@ -226,12 +229,13 @@ class ReplayBuffer:
             horizon: H, actions of a chunk.
             n_step: robot steps whose rewards are summed, if more than H.
             features: gives the observations "features" in place of "images"; each frame is encoded once.
+            path: also the observations after each step.
 
         Raises:
             ReplayError: nothing can be sampled.
         """
         parts = [(self, self._draw(batch_size, rng, horizon, n_step), False)]
-        return _assemble(parts, horizon, n_step, features)
+        return _assemble(parts, horizon, n_step, features, path)
 
     def _draw(self, count: int, rng: np.random.Generator, horizon: int, n_step: int) -> np.ndarray | None:
         """`count` usable slots with replacement; None if there is no usable one."""
@@ -284,14 +288,19 @@ class ReplayBuffer:
         after = np.where(ended & ~self._linked[last], last, (last + 1) % self._slots)
         out["steps"][rows] = steps
         out["bootstrap"][rows] = ~ended
-        for name, at in (("observation", slots), ("next_observation", after)):
+        out["left"][rows], out["solved"][rows] = self._left[slots], self._solved[slots]
+        seen = {"observation": slots, "next_observation": after}
+        if "path" in out:
+            behind = np.arange(1, max(horizon, n_step) + 1)
+            inside = (slots[:, None] + behind) % self._slots
+            seen["path"] = np.where(behind < steps[:, None], inside, after[:, None])
+        for name, at in seen.items():
             np.take(self._state, at, axis=0, out=out[name]["state"][rows], mode="clip")
             for camera, pictures in out[name].get("images", {}).items():
                 np.take(self._images[camera], at, axis=0, out=pictures[rows], mode="clip")
-        if features is not None:
-            self._encode(np.concatenate([slots, after]), features)
-            out["observation"]["features"].append(self._features[slots])
-            out["next_observation"]["features"].append(self._features[after])
+            if features is not None:
+                self._encode(at.ravel(), features)
+                out[name]["features"].append(self._features[at])
         for offset in range(max(horizon, n_step)):
             at = (slots + offset) % self._slots
             real = offset < steps
@@ -303,6 +312,8 @@ class ReplayBuffer:
     def _encode(self, slots: np.ndarray, features: Features) -> None:
         """Brings the features of these slots up to date."""
         stale = np.unique(slots[self._encoded[slots] != features.version])
+        if not len(stale):
+            return
         for part in np.split(stale, range(ENCODE_ROWS, len(stale), ENCODE_ROWS)):
             found = features({name: frames[part] for name, frames in self._images.items()})
             if self._features is None or self._features.shape[1:] != found.shape[1:]:
@@ -406,6 +417,19 @@ class ReplayBuffer:
         self._length = int(np.count_nonzero(self._kind[slots] == TRANSITION))
         if len(slots) > 1:
             self._linked[slots[:-1]] = self._follows(slots[:-1], slots[1:])
+        for slot in slots[
+            (self._kind[slots] == TRANSITION) & (self._terminated[slots] | self._truncated[slots])
+        ]:
+            self._end_episode(int(slot))
+
+    def _end_episode(self, slot: int) -> None:
+        """Tells the steps that led to the end in this slot how far it was and how it ended."""
+        solved = bool(self._terminated[slot] and self._reward[slot] > 0)
+        for left in range(1, self._held + 1):
+            self._left[slot], self._solved[slot] = left, solved
+            slot = (slot - 1) % self._slots
+            if not self._linked[slot]:
+                return
 
     def _follows(self, slot: Any, after: Any) -> Any:
         """Whether the observation in `after` is the one that came next after `slot`."""
@@ -443,7 +467,8 @@ class ReplayBuffer:
         self._episode[slot] = episode
         self._step[slot] = step
         self._state[slot] = observation["state"]
-        self._encoded[slot] = 0
+        self._encoded[slot] = self._left[slot] = 0
+        self._solved[slot] = False
         for name, frames in self._images.items():
             frames[slot] = observation["images"][name]
         if kind == OBSERVATION_ONLY:  # the slot may hold an overwritten transition's flags
@@ -462,6 +487,9 @@ class ReplayBuffer:
             self._linked[previous] = before > 0 and bool(self._follows(previous, slot))
             self._linked[slot] = False
             before += 1
+        newest = added[0]
+        if self._kind[newest] == TRANSITION and (self._terminated[newest] or self._truncated[newest]):
+            self._end_episode(newest)
 
 
 def sample_mixed(
@@ -472,6 +500,7 @@ def sample_mixed(
     horizon: int = 1,
     n_step: int = 1,
     features: Features | None = None,
+    path: bool = False,
 ) -> Batch:
     """RLPD's symmetric sampling (arXiv 2302.02948, sec. 4.1): half of the rows from each buffer.
 
@@ -488,7 +517,7 @@ def sample_mixed(
         prior = offline._draw(batch_size, rng, horizon, n_step)
     elif prior is None:
         fresh = online._draw(batch_size, rng, horizon, n_step)
-    return _assemble([(online, fresh, False), (offline, prior, True)], horizon, n_step, features)
+    return _assemble([(online, fresh, False), (offline, prior, True)], horizon, n_step, features, path)
 
 
 def _assemble(
@@ -496,30 +525,36 @@ def _assemble(
     horizon: int,
     n_step: int,
     features: Features | None,
+    path: bool,
 ) -> Batch:
     """One batch from slots of several buffers: (buffer, slots, is it offline)."""
     parts = [part for part in parts if part[1] is not None and len(part[1])]
     if not parts:
         raise ReplayError(f"no chunk of {horizon} steps can be sampled yet")
     spec, total = parts[0][0].spec, sum(len(slots) for _, slots, _ in parts)
+    span = max(horizon, n_step)
 
-    def observations() -> dict[str, Any]:
-        state = np.empty((total, spec.state_dim), np.float32)
+    def observations(*times: int) -> dict[str, Any]:
+        state = np.empty((total, *times, spec.state_dim), np.float32)
         if features is not None:
             return {"state": state, "features": []}  # of each part; joined below
-        images = {name: np.empty((total, *shape), np.uint8) for name, shape in spec.cameras.items()}
+        images = {name: np.empty((total, *times, *shape), np.uint8) for name, shape in spec.cameras.items()}
         return {"state": state, "images": images}
 
     out = {
         "observation": observations(),
         "action": np.empty((total, horizon, spec.action_dim), np.float32),
-        "reward": np.empty((total, max(horizon, n_step)), np.float32),
+        "reward": np.empty((total, span), np.float32),
         "steps": np.empty(total, np.int64),
         "bootstrap": np.empty(total, np.float32),
         "next_observation": observations(),
         "offline": np.empty(total, bool),
         "person": np.empty((total, horizon), bool),
+        "left": np.empty(total, np.int64),
+        "solved": np.empty(total, bool),
     }
+    if path:
+        out["path"] = observations(span)
     row = 0
     for buffer, slots, offline in parts:
         rows = slice(row, row + len(slots))

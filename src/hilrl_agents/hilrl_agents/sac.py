@@ -7,9 +7,9 @@ entries, F features.
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,11 +18,15 @@ from torch import Tensor, nn
 from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.chunks import ChunkOptions
+from hilrl_agents.cloning import CloningOptions, cloning_weight
 from hilrl_agents.config import option
+from hilrl_agents.gate import Gate, GateOptions
 from hilrl_agents.networks import (
     EnsembleMLP,
     FlatAdam,
     GaussianActor,
+    PriorActor,
+    Temperature,
     bc_loss,
     fast_bf16,
     flatten,
@@ -31,10 +35,11 @@ from hilrl_agents.networks import (
 )
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
+from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
-class SACConfig(ChunkOptions, EncoderOptions):
+class SACConfig(GateOptions, CloningOptions, ChunkOptions, EncoderOptions):
     """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -78,16 +83,6 @@ class SACConfig(ChunkOptions, EncoderOptions):
     target_entropy: float = option(
         -0.5, "Wanted entropy per action entry; −0.5 is a std of about 0.15", "nat"
     )
-    critic_warmup: int = option(
-        500,
-        "Updates in which the actor only imitates (interventions too) while the critic learns: an untrained "
-        "critic would lead it away from what it was taught",
-        "updates",
-        low=0,
-    )
-    bc_loss_weight: float = option(
-        0.1, "Behaviour cloning of what a person showed, in the actor's loss; 0 for none", low=0
-    )
     initial_std: float = option(0.3, "Exploration before any learning; a robot should not flail", low=1e-3)
     std_min: float = option(0.01, "Smallest standard deviation of the policy", low=1e-6)
     std_max: float = option(2.0, "Largest standard deviation of the policy", low=1e-3)
@@ -114,6 +109,10 @@ class SAC(Agent):
     name = "sac"
     Config = SACConfig
     policy_networks = ("encoder", "actor", "average")
+    prior_networks: ClassVar = {
+        "bc": {"encoder": "encoder", "actor.mean": "policy", "average.mean": "policy"},
+        "sac": {"encoder": "encoder", "actor": "average", "average": "average"},
+    }
 
     def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
@@ -125,28 +124,78 @@ class SAC(Agent):
             torch.manual_seed(seed)
             self.vision = Vision(spec, c, c.hidden, c.learning_rate, bf16, self.generator)
             self.encoder = self.vision.encoder
-            self.actor = GaussianActor(
-                self.encoder.size, c.hidden, flat, c.std_min, c.std_max, c.initial_std, bf16
-            )
+            self._actor_shape = (self.encoder.size, c.hidden, flat, c.std_min, c.std_max, c.initial_std, bf16)
+            actor = GaussianActor(*self._actor_shape)
             self.critic = EnsembleMLP(c.critics, self.encoder.size + flat, c.hidden, 1, bf16)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.temperature = Temperature(c.temperature_init)
         self.networks = self.vision.networks | {
-            "actor": self.actor,
-            "average": self.average,
             "critic": self.critic,
             "target": self.target,
             "temperature": self.temperature,
         }
         self.features, self.pretrain_features = self.vision.features, self.vision.pretrain_features
         self.resting = self.vision.resting
-        trained = {"critic": [self.critic], "actor": [self.actor, self.temperature]}
-        self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
-        self.optimizers |= self.vision.optimizers
+        self.optimizers = {"critic": FlatAdam([self.critic], c.learning_rate)} | self.vision.optimizers
         self._flat_target = flatten(list(self.target.parameters()))
-        self._flat_average = flatten(list(self.average.parameters()))
         self._entropy_goal = c.target_entropy * flat
+        self.gate: Gate | None = None
+        self._act_with(actor)
+
+    def _act_with(self, actor: nn.Module) -> None:
+        """Takes an actor; its running average begins as it does, and acts where nothing is explored."""
+        self.actor, self.running = actor, copy.deepcopy(actor).requires_grad_(False)
+        self.average = self.running
+        self.networks |= {"actor": self.actor, "average": self.average}
+        self.optimizers["actor"] = FlatAdam([self.actor, self.temperature], self.config.learning_rate)
+        self._flat_running = flatten(list(self.running.parameters()))
+
+    @torch.no_grad()
+    def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
+        """Begins as the prior, bit for bit; the critic is new, and learns before the actor moves (WSRL, sec. 4).
+
+        Of `bc` the whole policy is the actor's mean, of `sac` the averaged actor is taken. An image encoder stays
+        for good as the prior has it, so that neither the values nor the actor lose what they were learnt on.
+        """
+        if prior.spec.horizon != self.spec.horizon:
+            raise WarmStartError(
+                f"sac acts in chunks of {self.spec.horizon}, its prior '{prior.name}' in chunks of "
+                f"{prior.spec.horizon}: set chunk_size: {prior.spec.horizon}"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            actor = (
+                copy.deepcopy(prior.average)
+                if prior.name == self.name
+                else PriorActor(copy.deepcopy(prior.policy), *self._actor_shape)
+            )
+        self._act_with(actor.requires_grad_(True))
+        self.vision.rest_as(prior.encoder)
+        warm = super().warm_start(prior, freeze)
+        for name, reason in warm.fresh:
+            if name.startswith(("encoder.", "actor.mean.")):
+                raise WarmStartError(f"sac would not act as its prior '{prior.name}': {name} {reason}")
+        self.anchor = copy.deepcopy(self.average)
+        self._gated()
+        return warm
+
+    def _gated(self) -> None:
+        """Lets the prior act where nothing is explored, until what is learnt has earned it."""
+        c = self.config
+        if c.gate_episodes:
+            self.gate, self.average = Gate(c.gate_episodes, c.gate_margin), copy.deepcopy(self.running)
+            self.networks |= {"gate": self.gate, "running": self.running, "average": self.average}
+
+    @torch.no_grad()
+    def episode_over(self, earned: float) -> None:
+        """Hands over to the running average if the gate lets it pass."""
+        if self.gate is not None and self.gate.passes(earned, self.updates <= self.config.critic_warmup):
+            self.average.load_state_dict(self.running.state_dict())
+
+    @property
+    def pretrains(self) -> bool:
+        """Imitation where it is no prior's, and the critic's start on returns."""
+        return self.prior is None or self.config.pretrain_returns > 0
 
     @property
     def batch_size(self) -> int:
@@ -172,11 +221,12 @@ class SAC(Agent):
             loss, metrics = self.critic_loss(part, features)
             minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-        if self.updates < c.critic_warmup:
+        warming = self.updates < c.critic_warmup
+        if warming and self.prior is None:
             cloning = bc_loss(self.actor(features.detach())[0], part, part.shown())
             self._improve_actor(cloning)
             metrics |= {"bc_loss": cloning.detach()}
-        elif self.updates % c.policy_update_freq == 0:
+        elif not warming and self.updates % c.policy_update_freq == 0:
             loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
             self._improve_actor(loss + self.temperature_loss(log_density))
             metrics |= actor_metrics
@@ -187,14 +237,21 @@ class SAC(Agent):
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One behaviour-cloning step of actor and trained image encoder on what a person did in the batch.
 
-        With `pretrain_returns`, also one step of the critic towards the returns of all rows.
+        With `pretrain_returns`, also one step of the critic towards the returns of all rows. A warm-started actor
+        rests.
         """
-        c = self.config
-        loss, features = self._imitate(batch)
+        c, metrics = self.config, {}
+        if self.prior is None:
+            loss, features = self._imitate(batch)
+            metrics = {"bc_loss": loss.item()}
+        else:
+            features = self.vision(batch.observation)
         if c.pretrain_returns:
-            minimise(self.return_loss(batch, features), self.optimizers["critic"], clip=c.grad_clip)
+            error = self.return_loss(batch, features)
+            minimise(error, self.optimizers["critic"], clip=c.grad_clip)
+            metrics["return_loss"] = error.item()
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-        return {"bc_loss": loss.item()}
+        return metrics
 
     @property
     def refresh_due(self) -> bool:
@@ -218,7 +275,7 @@ class SAC(Agent):
         optimizer = self.optimizers["actor"]
         minimise(loss, optimizer, *others, clip=self.config.grad_clip)
         # the temperature lies behind the actor in the optimizer's vector
-        self._flat_average.lerp_(optimizer.flat[: len(self._flat_average)], self.config.policy_average)
+        self._flat_running.lerp_(optimizer.flat[: len(self._flat_running)], self.config.policy_average)
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""
@@ -253,7 +310,7 @@ class SAC(Agent):
         return target.clamp(max=c.largest_return) if c.largest_return else target
 
     def actor_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """α log π(a|s) − mean_E Q(s, a) (RLPD, algorithm 1) + bc_loss_weight · cloning of what was shown.
+        """α log π(a|s) − mean_E Q(s, a) (RLPD, algorithm 1) + weight · cloning of what was shown, and of the prior.
 
         features [B, F], without gradient: images are learnt from the critic's loss alone (DrQ).
 
@@ -265,9 +322,17 @@ class SAC(Agent):
         q = self.critic(features, action, frozen=True).mean()
         entropy_term = self.temperature().detach() * log_density.mean()
         cloning = bc_loss(mean, batch, batch.shown())
-        loss = entropy_term - q + self.config.bc_loss_weight * cloning
+        if self.prior is not None:
+            cloning = cloning + self.drift(mean, batch, features)
+        loss = entropy_term - q + cloning_weight(self.config, self.updates) * cloning
         metrics = {"actor_loss": loss, "bc_loss": cloning, "entropy": -log_density.mean(), "q_policy": q}
         return loss, log_density.detach(), {name: value.detach() for name, value in metrics.items()}
+
+    def drift(self, mean: Tensor, batch: Batch, features: Tensor) -> Tensor:
+        """Squared distance from the prior's action, where no person showed one → scalar."""
+        with torch.no_grad():
+            action = unfold(torch.tanh(self.anchor(features)[0]), self.spec.horizon)
+        return bc_loss(mean, replace(batch, action=action), 1 - batch.shown())
 
     def temperature_loss(self, log_density: Tensor) -> Tensor:
         """α (H − H_target) with H = −mean log π (SAC, arXiv 1812.05905, eq. 18). log_density [B] → scalar."""
@@ -281,15 +346,3 @@ class SAC(Agent):
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal draw of the same shape, from the agent's generator."""
         return torch.randn(like.shape, generator=self.generator).to(like.device)
-
-
-class Temperature(nn.Module):
-    """α = exp(log α), the price of entropy, learnt so that the policy keeps its target entropy."""
-
-    def __init__(self, initial: float) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.tensor([float(np.log(initial))]))
-
-    def forward(self) -> Tensor:
-        """→ scalar."""
-        return self.log.exp().squeeze()

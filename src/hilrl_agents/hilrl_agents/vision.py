@@ -147,6 +147,12 @@ class Vision:
         self.features.changed()
         return features.detach()
 
+    def rest_as(self, prior: nn.Module) -> None:
+        """Leaves the encoder for good as another one is, whose weights it was given: no fit, no other precision."""
+        self.with_values, self._head = [], None
+        if self.encoder.images is not None:
+            self.encoder.images.bf16 = prior.images.bf16
+
     def refresh_due(self, updates: int) -> bool:
         """Whether an imitation encoder is to be fitted anew after so many updates."""
         every = self.config.encoder_refresh

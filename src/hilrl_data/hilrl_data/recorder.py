@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from rclpy.serialization import serialize_message
 from hilrl_data.bags import STEP_TOPICS, EpisodeInfo, EpisodeWriter
 from hilrl_ros.contract import Contract, Task
 from hilrl_ros.messages import nanoseconds
+
+# messages that are kept while no bag is open: more than come between the start of an episode and its announcement
+_ASIDE = 200
 
 
 def recorded_types(contract: Contract) -> dict[str, str]:
@@ -26,12 +30,13 @@ def recorded_types(contract: Contract) -> dict[str, str]:
 
 @dataclass
 class Message:
-    """A serialised message on its way into a bag."""
+    """A serialised message on its way into a bag; `part` is what it says, if it is part of a step."""
 
     topic: str
     type_name: str
     stamp_ns: int
     data: bytes
+    part: Observation | Action | Reward | None = None
 
 
 @dataclass
@@ -55,8 +60,7 @@ class EpisodeRecorder:
     episode: Episode | None = None
     start_ns: int = 0
     end: Reward | None = None
-    aside: list[Message] = field(default_factory=list)
-    noted_aside: list[Observation | Action | Reward] = field(default_factory=list)
+    aside: deque[Message] = field(default_factory=lambda: deque(maxlen=_ASIDE))
     seen: dict[type, set[int]] = field(default_factory=dict)
 
     def begin(self, msg: Episode, folder: Path, topic: str = "/episode") -> Recording | None:
@@ -71,7 +75,6 @@ class EpisodeRecorder:
         self.episode = None
         if msg.status != Episode.RUNNING or msg.phase not in self.phases:
             self.aside.clear()
-            self.noted_aside.clear()
             return None
         self.episode, self.start_ns = msg, nanoseconds(msg.header.stamp)
         self.end, self.seen = None, {Observation: set(), Action: set(), Reward: set()}
@@ -79,25 +82,22 @@ class EpisodeRecorder:
         self.writer.write(
             topic, "hilrl_msgs/msg/Episode", self.start_ns, serialize_message(msg), latched=True
         )
-        early, self.aside = self.aside, []
-        for message in early:
-            self.add_raw(message)
-        early_steps, self.noted_aside = self.noted_aside, []
-        results = [self.note(step_message) for step_message in early_steps]
+        early = list(self.aside)
+        self.aside.clear()
+        results = [self.add(message) for message in early]
         return next((result for result in results if result), None)
 
-    def add_raw(self, message: Message) -> None:
-        """Write a message of any recorded topic to the open bag."""
+    def add(self, message: Message) -> Recording | None:
+        """Write a message of a recorded topic to the open bag; return what became of the bag if it ends the episode."""
         if self.writer is None:
-            self.aside = [*self.aside[-199:], message]
-        elif message.stamp_ns >= self.start_ns:
-            self.writer.write(message.topic, message.type_name, message.stamp_ns, message.data)
-
-    def note(self, msg: Observation | Action | Reward) -> Recording | None:
-        """Note a step's message after it was written; return what became of the bag when the episode is over."""
-        if self.writer is None:
-            self.noted_aside = [*self.noted_aside[-199:], msg]
+            self.aside.append(message)
             return None
+        if message.stamp_ns < self.start_ns:
+            return None
+        self.writer.write(message.topic, message.type_name, message.stamp_ns, message.data)
+        return self._note(message.part) if message.part else None
+
+    def _note(self, msg: Observation | Action | Reward) -> Recording | None:
         if msg.episode != self.episode.episode:
             return None
         self.seen[type(msg)].add(msg.step)

@@ -107,11 +107,10 @@ class RecorderNode(Node):
         """Write a message to the open bag; close the bag when its episode is complete."""
         msg = deserialize_message(data, message_class(type_name))
         stamp = nanoseconds(msg.header.stamp)
-        self.recorder.add_raw(Message(self.resolve_topic_name(topic), type_name, stamp, data))
-        if topic in STEP_TOPICS:
-            recording = self.recorder.note(msg)
-            if recording:
-                self.publisher.publish(recording)
+        part = msg if topic in STEP_TOPICS else None
+        recording = self.recorder.add(Message(self.resolve_topic_name(topic), type_name, stamp, data, part))
+        if recording:
+            self.publisher.publish(recording)
 
     def on_event(self, msg: OperatorEvent) -> None:
         """Delete the bag of a discarded episode."""

@@ -40,6 +40,11 @@ class LearnerParams:
     robot: str = param("so101", "Robot contract: a name from config/robots or a path")
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
     agent: str = param("sac", "Algorithm: a name from config/agents or a path")
+    warm_start: str = param(
+        "",
+        "Checkpoint or run whose policy the agent starts from, in place of the one that its file names; empty: that "
+        "one, if any",
+    )
     seed: int = param(0, "Seed of initial weights and sampling", bounds=(0, 2**31 - 1))
     runs_dir: str = param("runs", "Folder of the runs; replay and checkpoint are kept in the run's folder")
     demos: str = param("", "Folder of recorded demonstrations; empty: <run>/demos")
@@ -58,6 +63,11 @@ class LearnerParams:
     )
     policy_parameters_push_frequency: float = param(
         2.0, "Robot time between publications of the weights", unit="s", bounds=(0.1, 600.0)
+    )
+    storage_device: str = param(
+        "cpu",
+        "Where replay is held: cpu, in memory-mapped files of the run's folder; learning is on the CPU too",
+        choices=("cpu",),
     )
     threads: int = param(
         1, "Threads of torch; one where control and learning share few cores", bounds=(1, 256)
@@ -81,7 +91,7 @@ class LearnerNode(Node):
         step_back()
         self.params = declare(self, LearnerParams)
         self.contract, _ = load_contract(self.params.robot, self.params.task)
-        self.agent_settings = load_agent_settings(self.params.agent)
+        self.agent_settings = load_agent_settings(self.params.agent, self.params.warm_start)
         self.instance = uuid.uuid4().hex
         self.learner: Learner | None = None
         self.episode: Episode | None = None
@@ -122,6 +132,8 @@ class LearnerNode(Node):
                 self.learner = make_learner(self.contract, self.agent_settings, folder, settings)
             except (ValueError, RuntimeError) as e:
                 raise UserError(str(e)) from None
+            for line in self.learner.agent.warm.describe() if self.learner.agent.warm else ():
+                self.get_logger().info(line)
             if self.learner.pretrained:
                 self.state = LearnerStatus.LEARNING
                 self.get_logger().info(
@@ -199,11 +211,14 @@ class LearnerNode(Node):
     def pretrain(self, learner: Learner) -> None:
         """Read the demonstrations and imitate them."""
         folder = Path(self.params.demos) if self.params.demos else learner.folder / "demos"
-        needed = not self.params.offline_data or folder.is_dir()
+        warm = learner.agent.prior is not None
+        needed = not (self.params.offline_data or warm) or folder.is_dir()
         steps = learner.load_offline(folder if needed else None)
         self.state = LearnerStatus.PRETRAINING
         self.report()
-        if steps:
+        if warm:
+            self.get_logger().info(f"{len(learner.offline)} recorded steps to learn from")
+        elif steps:
             self.get_logger().info(f"imitates {steps} demonstrated steps")
         else:
             self.get_logger().warning("no step of the offline data is a person's: nothing is imitated")

@@ -90,7 +90,7 @@ def check(values: dict[str, str | None]) -> None:
         if values.get("robot"):
             load_contract(values["robot"], values.get("task"))
         if values.get("agent"):
-            load_agent_settings(values["agent"])
+            load_agent_settings(values["agent"], values.get("warm_start") or "")
     except ContractError as error:
         raise UserError(str(error)) from None
 
