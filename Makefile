@@ -8,7 +8,7 @@ SIM_ARGUMENTS = $(if $(TASK),task:=$(TASK)) $(if $(AGENT),agent:=$(AGENT)) $(if 
 
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup sim sim-vision real-emulated test test-lerobot lint docs clean
+.PHONY: help setup sim sim-vision improve real-emulated test test-lerobot lint docs clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,20 @@ sim: setup ## train the SO-101 in simulation: make sim TASK=pick_cube AGENT=sac 
 sim-vision: setup ## train from two cameras with a learned reward, then compare with imitation: make sim-vision SEED=0
 	@$(VENV)/hilrl train --task pick_cube_vision --agent sac_vision --compare bc $(if $(SEED),--seed $(SEED)) \
 	  labels:=120 demos:=60 pretrain_updates:=2000 target_success:=0.9 max_steps:=5000 $(ARGS)
+
+# An imitation policy of few demonstrations; what is recorded or trained already is not done again.
+improve: TASK ?= pick_cube
+improve: SEED ?= 0
+improve: PRIOR ?= act
+improve: DEMOS ?= 10
+improve: UPDATES ?= 3000
+improve: SHOWN = improve_$(TASK)_s$(SEED)_demos_$(DEMOS)
+improve: POLICY = improve_$(TASK)_s$(SEED)_$(PRIOR)_$(DEMOS)_$(UPDATES)
+improve: setup ## make a mediocre imitation policy better: make improve TASK=pick_cube SEED=0 PRIOR=act METHOD=act ARGS=operator:=none
+	@$(VENV)/hilrl record --task $(TASK) --port sim --operator scripted --episodes $(DEMOS) --run $(SHOWN) seed:=$(SEED)
+	@[ -d runs/$(POLICY)/checkpoint ] || $(VENV)/hilrl bc $(PRIOR) --task $(TASK) --data runs/$(SHOWN) \
+	  --updates $(UPDATES) --seed $(SEED) --run $(POLICY)
+	@$(VENV)/hilrl improve runs/$(POLICY) $(if $(METHOD),--agent $(METHOD)) --seed $(SEED) $(ARGS)
 
 real-emulated: setup ## train through driver, serial port and emulated servos, in real time
 	@$(VENV)/hilrl launch real_so101 port:=emulated operator:=scripted $(SIM_ARGUMENTS)

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 from hilrl_msgs.msg import Episode
 
-from hilrl_actor.curves import draw, read_curve
+from hilrl_actor.curves import RunError, draw, draw_measured, read_curve, read_measured
 from hilrl_actor.session import PLANS, Goals, Session
 
 GOALS = Goals(demos=2, baseline_episodes=2, target_success=0.9, window=4, max_steps=200, evaluate_episodes=5)
@@ -176,3 +176,87 @@ def test_truth_counts_and_what_the_reward_took_it_for_is_written_beside_it(sessi
     with (session.folder / "episodes.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["success"], row["rewarded"]) == ("False", "True")
+
+
+# -- a policy that is improved
+
+
+IMPROVE = dataclasses.replace(GOALS, target_success=0.8, measure_every=50, max_steps=120, evaluate_episodes=4)
+
+
+@pytest.fixture
+def improving(tmp_path):
+    session = Session(tmp_path / "run", PLANS["improve"][1:], IMPROVE, seed=3, facts={"task": "reach"})
+    session.next_phase()  # pretraining has no episodes
+    return session
+
+
+def test_an_improved_policy_is_measured_at_the_start_and_every_so_many_steps(improving):
+    play(improving, True, True, False, False)
+    play(improving, True, True, True, True, True)  # 50 robot steps
+    assert improving.phase == "evaluate", "however good training looked, the measurement decides"
+    play(improving, True, False, False, False)
+    assert improving.phase == "train"
+    play(improving, *[True] * 4, steps=12)
+    assert improving.phase == "train" and improving.robot_steps == 98
+    play(improving, True, steps=12)
+    assert improving.phase == "evaluate" and improving.robot_steps == 110
+    play(improving, True, True, True, False)
+    play(improving, False)
+    assert improving.phase == "evaluate", "no steps are left"
+    play(improving, True, True, True, False)
+    assert improving.phase == "showcase"
+    summary = improving.summary(0.1)
+    assert summary["eval_curve"] == [(0, 0.5), (50, 0.25), (110, 0.75), (120, 0.75)]
+    assert (summary["start_rate"], summary["worst_rate"], summary["eval_rate"]) == (0.5, 0.25, 0.75)
+    assert (summary["robot_steps"], summary["reached_target"]) == (120, False)
+
+
+def test_improving_ends_when_a_measurement_reaches_the_target(improving):
+    play(improving, True, True, False, False)
+    play(improving, *[False] * 5)
+    play(improving, True, True, True, True)
+    assert improving.phase == "showcase" and improving.summary(0.1)["reached_target"]
+
+
+def test_a_policy_that_is_good_enough_is_not_trained(improving):
+    play(improving, *[True] * 4)
+    assert improving.phase == "showcase"
+    assert improving.summary(0.1)["eval_curve"] == [(0, 1.0)]
+    assert read_measured(improving.folder) == [(0, 1.0)]
+
+
+def test_every_measurement_is_of_the_same_scenes_which_training_never_sees(improving):
+    seen = {}
+    for outcomes in ([False] * 4, [True] * 5, [False] * 4):
+        for success in outcomes:
+            announced = improving.begin_episode()
+            seen.setdefault((improving.phase, improving.robot_steps > 40), []).append(announced.seed)
+            improving.end_episode(10, success, 0, 0.0)
+        improving.next_phase()
+    assert len(set(seen["baseline", False])) == 4
+    assert seen["baseline", False] == seen["evaluate", True]
+    assert not set(seen["baseline", False]) & set(seen["train", False])
+
+
+def test_nobody_helps_or_explores_where_an_improved_policy_is_measured(improving):
+    announced = improving.begin_episode()
+    assert (announced.phase, announced.person) == (Episode.BASELINE, False)
+    assert (announced.explore, announced.learn) == (False, False)
+
+
+def test_one_picture_compares_methods_by_what_was_measured(improving, tmp_path):
+    play(improving, True, True, False, False)
+    play(improving, *[False] * 5)
+    play(improving, True, True, True, True)
+    assert read_measured(improving.folder) == [(0, 0.5), (50, 1.0)]
+    draw([read_curve(improving.folder)], tmp_path / "one.png")
+    runs = [[(0, 0.5), (50, 1.0)], [(0, 0.7), (60, 0.6), (110, 0.9)]]
+    draw_measured({"residual": runs, "sac": runs[:1]}, tmp_path / "all.png", "reach")
+    assert (tmp_path / "all.png").stat().st_size > 10_000
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "episodes.csv").write_text("phase,robot_steps,success\ntrain,10,True\n")
+    with pytest.raises(
+        RunError, match=r"none: its policy was never measured: it has no episodes of baseline"
+    ):
+        read_measured(tmp_path / "none")

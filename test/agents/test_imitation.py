@@ -10,6 +10,7 @@ from hilrl_agents import ConfigError, PolicySpec, load_checkpoint, make_agent, s
 from hilrl_agents.act import kl_divergence
 from hilrl_agents.diffusion import cosine_schedule
 from hilrl_agents.imitation import ActionNormalizer, gone_on
+from hilrl_agents.registry import observed_spec
 from hilrl_agents.transformer import EncoderLayer, sinusoids, sinusoids_2d
 
 SMALL = {
@@ -338,5 +339,7 @@ def test_each_file_in_config_makes_an_agent(path):
     from hilrl_ros.settings import load_agent_settings
 
     settings = load_agent_settings(str(path))
-    spec = PolicySpec(17, 4, horizon=settings.chunk_size)
-    assert make_agent(settings.algorithm, spec, settings.options).name == settings.algorithm
+    robot = PolicySpec(17, 4, horizon=settings.chunk_size)
+    spec = observed_spec(settings.algorithm, robot)
+    prior = None if spec == robot else make_agent("bc", robot)
+    assert make_agent(settings.algorithm, spec, settings.options, 0, prior).name == settings.algorithm

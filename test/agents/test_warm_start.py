@@ -155,7 +155,7 @@ def test_frozen_parameters_rest_to_the_last_bit_and_the_others_move():
     agent = make_agent("sac", STATE, options, prior=imitation(), freeze=["actor.mean.weights.[01]"])
     assert agent.warm.frozen == ("actor.mean.weights.0", "actor.mean.weights.1")
     before, after = agent.state(), learnt(agent)
-    for net in ("actor", "average"):
+    for net in ("actor", "running"):
         for index in (0, 1):
             name = f"{net}.mean.weights.{index}"
             assert torch.equal(before[name], after[name])

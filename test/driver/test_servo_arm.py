@@ -121,7 +121,7 @@ def test_torque_goes_off_though_a_servo_is_late_with_its_answers(emulated, arm):
 def test_a_servo_that_never_says_that_its_torque_is_off_is_told_of(emulated, arm):
     start(arm)
     emulated.silent.add(3)
-    with pytest.raises(BusError, match="torque may still be on: elbow_flex: .* did not answer"):
+    with pytest.raises(BusError, match=r"torque may still be on: elbow_flex: .* did not answer"):
         arm.release()
     assert arm.torque_on is None
 

@@ -436,3 +436,67 @@ def test_the_actor_starts_from_the_same_policy_as_the_learner(make_learner, tmp_
     policy.agent.load_policy(learner.agent.policy_state())
     seen = {"state": np.zeros(len(CONTRACT.state), np.float32), "images": {}}
     assert np.array_equal(policy.act(seen, False, 1, 1, 0)[0], prior.act(seen, False)[0])
+
+
+OVER_PRIOR = AgentSettings(
+    "residual", 1, {"hidden": [8, 8], "batch_size": 8, "critics": 2, "precision": "float32"}
+)
+
+
+def over_a_prior(tmp_path):
+    """Settings of a residual agent over a policy of chunks."""
+    spec = PolicySpec.from_contract(CONTRACT.to_dict(), 4)
+    prior = make_agent("flow", spec, {"hidden": [8], "n_action_steps": 2}, seed=3)
+    folder = save_checkpoint(tmp_path / "prior", prior, CONTRACT.to_dict(), {"policy_version": 1})
+    return dataclasses.replace(OVER_PRIOR, warm_start=WarmStartSettings(folder))
+
+
+def test_what_the_prior_does_is_part_of_every_stored_state(make_learner, tmp_path):
+    settings, names = over_a_prior(tmp_path), len(CONTRACT.action.names)
+    actor, learner = Policy.untrained(CONTRACT, settings), make_learner(agent=settings)
+    sent = []
+    for msg in stream((1, 2), length=3):
+        seen = [msg.observation, *msg.final_observation]
+        actions = [
+            actor.prior_action({"state": np.array(o.state, np.float32), "images": {}}, 9, o.episode, o.step)
+            for o in seen
+        ]
+        msg.prior_action.extend(actions[0])
+        msg.final_prior_action.extend(actions[1] if len(actions) > 1 else ())
+        assert learner.ingest(msg)
+        sent += actions
+    np.testing.assert_array_equal(learner.online.states()[:, -names:], np.array(sent))
+    msg = next(iter(stream((3,), seq=6)))  # without the prior's action
+    with pytest.raises(ReplayError, match=r"transition 7 .*state has shape"):
+        learner.ingest(msg)
+
+
+def test_the_prior_goes_through_demonstrations_too(make_learner, tmp_path):
+    settings, names = over_a_prior(tmp_path), len(CONTRACT.action.names)
+    learner = make_learner(agent=settings)
+    learner.load_offline(record_demos(tmp_path / "demos", count=1))
+    states = learner.offline.states()
+    assert states.shape == (7, len(CONTRACT.state) + names)
+    first = {"state": states[0, :-names], "images": {}}
+    # a person acts in every step, so nothing planned before is kept; the draw is the step's own number
+    expected = learner.agent.prior.act(first, False, -6)[0]
+    np.testing.assert_array_equal(states[0, -names:], expected)
+
+
+def test_an_episode_earns_for_the_gate_once_its_updates_are_done(make_learner, tmp_path):
+    earned = []
+    learner = make_learner()
+    learner.pretrained, learner.agent.episode_over = True, earned.append
+    for msg in stream((1, 2), length=10, people={(2, 4)}):
+        learner.ingest(msg)
+    stop = threading.Event()
+    while learner.due:
+        assert not earned or learner.learnt_seq >= 10
+        learner.update(stop)
+    assert earned == [sum(range(1, 11)), 0.0]
+    for msg in list(stream((3,), length=4, seq=20))[2:]:  # begun with another learner
+        msg.seq -= 2
+        learner.ingest(msg)
+    while learner.due:
+        learner.update(stop)
+    assert len(earned) == 2

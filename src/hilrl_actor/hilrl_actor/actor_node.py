@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -248,6 +249,9 @@ class ActorNode(Node):
             policy_version=step.executed.policy_version,
             final_observation=[step.final] if step.final else [],
         )
+        msg.prior_action = self.prior_action(step.observation)
+        if step.final:
+            msg.final_prior_action = self.prior_action(step.final)
         data = serialize_message(msg)
         self.outbox.add(data)
         self.sent_at = time.monotonic()
@@ -255,6 +259,13 @@ class ActorNode(Node):
         if step.final:
             self.weights_age, self.oldest = self.oldest, 0.0
             self.report()
+
+    def prior_action(self, msg: Observation) -> array:
+        """Return what the policy's prior does at an observation; empty if the policy does not observe that."""
+        if not self.policy or not self.policy.agent.observes_prior:
+            return floats(())
+        arrays = observation_arrays(msg, self.contract)
+        return floats(self.policy.prior_action(arrays, self.episode.seed, msg.episode, msg.step))
 
     def send_again(self, now: bool = False) -> None:
         """Send again what is not acknowledged, oldest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,17 +40,29 @@ class Curve:
     evaluations: list[tuple[int, float]]
 
 
+def _rows(folder: Path) -> list[dict[str, str]]:
+    path = folder / "episodes.csv"
+    if not path.is_file():
+        raise RunError(f"{folder}: is no run: it has no episodes.csv")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _evaluations(rows: list[dict[str, str]], *phases: str) -> list[tuple[int, float]]:
+    """Robot steps and share of successes of each measurement."""
+    groups = itertools.groupby(
+        (r for r in rows if r["phase"] in phases), lambda r: (r["phase"], int(r["robot_steps"]))
+    )
+    return [(steps, float(np.mean([r["success"] == "True" for r in group]))) for (_, steps), group in groups]
+
+
 def read_curve(folder: Path) -> Curve:
     """Read the training curve of a run.
 
     Raises:
         RunError: It is no run, or it has no training episodes.
     """
-    path = folder / "episodes.csv"
-    if not path.is_file():
-        raise RunError(f"{folder}: is no run: it has no episodes.csv")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(folder)
     train = [r for r in rows if r["phase"] == "train"]
     baseline = [r["success"] == "True" for r in rows if r["phase"] == "baseline"]
     if not train:
@@ -62,13 +74,20 @@ def read_curve(folder: Path) -> Curve:
         person=np.array([int(r["person_steps"]) / max(1, int(r["steps"])) for r in train]),
         returns=np.array([float(r["episode_return"]) for r in train]),
         bc_rate=float(np.mean(baseline)) if baseline else None,
-        evaluations=[
-            (int(steps), float(np.mean([r["success"] == "True" for r in group])))
-            for steps, group in itertools.groupby(
-                (r for r in rows if r["phase"] == "evaluate"), lambda r: r["robot_steps"]
-            )
-        ],
+        evaluations=_evaluations(rows, "evaluate"),
     )
+
+
+def read_measured(folder: Path) -> list[tuple[int, float]]:
+    """Read how good the policy alone was over a run: robot steps and success, first what training began with.
+
+    Raises:
+        RunError: It is no run, or its policy was never measured.
+    """
+    found = _evaluations(_rows(folder), "baseline", "evaluate")
+    if not found:
+        raise RunError(f"{folder}: its policy was never measured: it has no episodes of baseline or evaluate")
+    return found
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -122,7 +141,13 @@ def draw(curves: Sequence[Curve], path: Path, window: int = 20) -> None:
             if len(curves) == 1:
                 axis.plot(curve.steps, values, ".", color=color, alpha=0.25, markersize=4)
         if curve.evaluations:
-            axes[0].plot(*zip(*curve.evaluations, strict=True), "D", color=color, markeredgecolor="black")
+            measured = curve.evaluations
+            if len(measured) > 1 and curve.bc_rate is not None:
+                measured = [(0, curve.bc_rate), *measured]
+            line = "-" if len(measured) > 1 else "none"
+            axes[0].plot(
+                *zip(*measured, strict=True), marker="D", linestyle=line, color=color, markeredgecolor="black"
+            )
         if curve.bc_rate is not None:
             axes[0].axhline(curve.bc_rate, color=color, linestyle="--", linewidth=1)
             axes[0].annotate(
@@ -141,5 +166,41 @@ def draw(curves: Sequence[Curve], path: Path, window: int = 20) -> None:
     axes[0].legend(loc="lower right", fontsize=8)
     axes[0].set_title(f"mean over the last {window} training episodes")
     axes[-1].set_xlabel("robot steps")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_measured(
+    lines: Mapping[str, Sequence[Sequence[tuple[int, float]]]], path: Path, title: str = ""
+) -> None:
+    """Draw the success of the policy alone against robot steps into one PNG, one line for each method.
+
+    A line is the mean over the method's runs, its band reaches from the worst to the best of them. A run that ended
+    counts with its last measurement from there on; a mark is where the last run ended.
+
+    Args:
+        lines: Of each method, its runs: robot steps and success of each measurement.
+        path: PNG to write.
+        title: Above the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    for name, runs in lines.items():
+        steps = np.unique(np.concatenate([[s for s, _ in run] for run in runs]))
+        rates = np.stack([np.interp(steps, *zip(*run, strict=True)) for run in runs])  # holds the last one
+        label = f"{name} ({len(runs)} runs)" if len(runs) > 1 else name
+        (line,) = axis.plot(steps, rates.mean(0), marker="o", markersize=4, markevery=[-1], label=label)
+        axis.fill_between(steps, rates.min(0), rates.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
+    axis.set_ylim(-0.03, 1.03)
+    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    axis.set_xlabel("robot steps")
+    axis.set_ylabel("success of the policy alone")
+    axis.set_title(title)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right", fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

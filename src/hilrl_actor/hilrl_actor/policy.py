@@ -10,7 +10,7 @@ import numpy as np
 from hilrl_msgs.msg import PolicyWeights
 
 from hilrl_agents.checkpoint import load_checkpoint, start_agent, unpack_policy
-from hilrl_agents.chunks import ChunkExecutor
+from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
 from hilrl_agents.tuning import tune_process
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import seconds
@@ -27,7 +27,8 @@ class Policy:
 
     def __init__(self, contract: Contract, agent: Any, version: int = 0):
         self.contract, self.agent, self.version = contract, agent, version
-        self.executor = ChunkExecutor(agent)
+        self.executor, self.prior = ChunkExecutor(agent), PriorExecutor(agent)
+        self.prior_actions: dict[tuple[int, int], np.ndarray] = {}  # by episode and step, newest last
         self.learnt_until = 0.0
         self.parts: dict[int, bytes] = {}
         self.receiving = 0
@@ -89,10 +90,27 @@ class Policy:
 
         What is drawn depends on the weights, the episode's `seed` and the step alone.
         """
-        digest = hashlib.sha256(repr((seed, step)).encode()).digest()
-        draw = int.from_bytes(digest[:7], "little")
-        return self.executor.act(observation, explore, draw, episode, step, self.version)
+        seen = with_prior_action(observation, self.prior_action(observation, seed, episode, step))
+        return self.executor.act(seen, explore, _draw(seed, step), episode, step, self.version)
+
+    def prior_action(self, observation: dict[str, Any], seed: int, episode: int, step: int) -> np.ndarray:
+        """Return what the agent's prior does in a step [A]; empty if the agent does not observe that.
+
+        Asked again for one of the newest steps, it is the same.
+        """
+        key = episode, step
+        if key not in self.prior_actions:
+            action = self.prior.act(observation, _draw(seed, step), episode, step)
+            self.prior_actions = {k: v for k, v in self.prior_actions.items() if step - 10 < k[1] < step}
+            self.prior_actions[key] = action
+        return self.prior_actions[key]
 
     def interrupt(self) -> None:
         """Plan anew: a person acted."""
         self.executor.interrupt()
+        self.prior.interrupt()
+
+
+def _draw(seed: int, step: int) -> int:
+    digest = hashlib.sha256(repr((seed, step)).encode()).digest()
+    return int.from_bytes(digest[:7], "little")

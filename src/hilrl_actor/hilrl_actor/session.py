@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ PHASE_CODES = PHASE_NAMES | {"run": Episode.EVALUATE}
 PLANS = {
     "record": ("label", "demonstrate"),
     "learn": ("label", "demonstrate", "pretrain", "baseline", "train", "evaluate", "showcase"),
+    "improve": ("label", "pretrain", "baseline", "train", "evaluate", "showcase"),
     "evaluate": ("evaluate",),
     "run": ("run",),
 }
@@ -35,9 +38,12 @@ class Goals:
         labels: Labelled frames of success for the reward classifier.
         demos: Demonstrations.
         baseline_episodes: Episodes that measure the imitation policy.
-        target_success: Share of autonomous successes at which training ends, if an evaluation reaches it too.
+        target_success: Share of autonomous successes at which training ends, if an evaluation reaches it too; where
+            `measure_every` counts, the newest evaluation alone decides.
         window: Newest episodes over which that share is taken.
         max_steps: Robot steps at which training ends anyway.
+        measure_every: Robot steps from one evaluation to the next, each in the same scenes as the baseline and as long;
+            0: evaluated is what seems to have reached the target, in scenes of its own.
         evaluate_episodes: Episodes of an evaluation, by the policy alone and without exploration.
         showcase_episodes: Episodes that are filmed.
         explore: Whether the policy samples also where it is measured.
@@ -49,6 +55,7 @@ class Goals:
     target_success: float = 0.95
     window: int = 20
     max_steps: int = 20_000
+    measure_every: int = 0
     evaluate_episodes: int = 50
     showcase_episodes: int = 3
     explore: bool = False
@@ -118,6 +125,7 @@ class Session:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._recent: deque[Result] = deque(maxlen=self.goals.window)
         self._evaluated_from = 0
+        self._measure_at = self.goals.measure_every
 
     def go_on(self, episodes: int, newest: int, steps: int = 0, labelled: int = 0) -> None:
         """Go on where a recording was interrupted.
@@ -146,7 +154,7 @@ class Session:
         goals = self.goals
         return {
             "demonstrate": goals.demos,
-            "baseline": goals.baseline_episodes,
+            "baseline": goals.evaluate_episodes if goals.measure_every else goals.baseline_episodes,
             "evaluate": goals.evaluate_episodes,
             "showcase": goals.showcase_episodes,
         }.get(self.phase, 0)
@@ -155,6 +163,8 @@ class Session:
         """Return whether the phase that is on has reached its end."""
         if self.phase == "run":
             return False
+        if self.phase == "train" and self.goals.measure_every:
+            return self.robot_steps >= min(self._measure_at, self.goals.max_steps)
         if self.phase == "train":
             self.reached = (
                 len(self._recent) == self.goals.window and self.autonomous_rate() >= self.goals.target_success
@@ -168,6 +178,9 @@ class Session:
         """Enter the next phase and return its name; training goes on where the evaluation denies its success."""
         if self.phase == "train":
             self._evaluated_from = len(self.results)
+        if self.goals.measure_every and self.phase in ("baseline", "evaluate"):
+            self._after_measurement()
+            return self.phase
         denied = self.phase == "evaluate" and self.eval_rate() < self.goals.target_success
         if denied and "train" in self.plan and self.robot_steps < self.goals.max_steps:
             self.index = self.plan.index("train")
@@ -177,16 +190,31 @@ class Session:
         self.in_phase = 0
         return self.phase
 
+    def _after_measurement(self) -> None:
+        """Train on, or end where the newest measurement reached the target or no steps are left."""
+        every = self.goals.measure_every
+        self.reached = self.eval_curve()[-1][1] >= self.goals.target_success
+        over = self.reached or self.robot_steps >= self.goals.max_steps
+        self.index = self.plan.index("evaluate") + 1 if over else self.plan.index("train")
+        self._measure_at = (self.robot_steps // every + 1) * every
+        self.in_phase = 0
+
     def begin_episode(self, episode: int | None = None) -> Episode:
         """Return the announcement of the next episode (without its stamp)."""
         self.episode = self.episode + 1 if episode is None else episode
         code = PHASE_CODES[self.phase]
+        # repeats of a discarded episode draw a new scene: the same one might be impossible
+        scenes, scene = code, self.episode
+        if self.goals.measure_every and self.phase in ("baseline", "evaluate"):
+            scenes, scene = (
+                Episode.EVALUATE,
+                self.in_phase + 1,
+            )  # the same each time: what differs is the policy
         return Episode(
             phase=code,
             status=Episode.RUNNING,
             episode=self.episode,
-            # repeats of a discarded episode draw a new scene: the same one might be impossible
-            seed=_SEED_STRIDE * (16 * self.seed + code) + self.episode,
+            seed=_SEED_STRIDE * (16 * self.seed + scenes) + scene,
             explore=self.phase == "train" or self.goals.explore,
             learn=self.phase == "train",
             person=self.phase in ("label", "demonstrate", "train", "run"),
@@ -246,6 +274,10 @@ class Session:
         newest = self._newest_evaluation()
         return sum(r.success for r in newest) / len(newest) if newest else None
 
+    def eval_curve(self) -> list[tuple[int, float]]:
+        """Return robot steps and success of the policy alone, each time it was measured; first: before training."""
+        return measured(self.results)
+
     def _newest_evaluation(self) -> list[Result]:
         return [r for r in self.results[self._evaluated_from :] if r.phase == "evaluate"]
 
@@ -266,10 +298,14 @@ class Session:
         judged = train[-self.goals.window :] or ran or self.of_phase("evaluate")
         autonomous = [r for r in judged if r.success and r.autonomous]
         baseline = self.of_phase("baseline")
+        curve = self.eval_curve() if "train" in self.plan else []
         return self.facts | {
             "success_rate": round(len(autonomous) / len(judged), 4) if judged else None,
             "bc_rate": round(sum(r.success for r in baseline) / len(baseline), 4) if baseline else None,
             "eval_rate": self.eval_rate(),
+            "eval_curve": curve,
+            "start_rate": curve[0][1] if baseline else None,
+            "worst_rate": min((rate for _, rate in curve), default=None),
             "cycle_time_s": cycle_time(judged, period),
             "bc_cycle_time_s": cycle_time(baseline, period),
             "eval_cycle_time_s": cycle_time(self._newest_evaluation(), period),
@@ -284,6 +320,17 @@ class Session:
             "interventions": sum(r.person_steps > 0 for r in train or ran),
             "intervention_steps": sum(r.person_steps for r in train or ran),
         }
+
+
+def measured(results: Sequence[Result]) -> list[tuple[int, float]]:
+    """Return robot steps and share of successes of each run of episodes that measured the policy alone."""
+    groups = itertools.groupby(results, lambda r: (r.phase, r.robot_steps))
+    found = []
+    for (phase, steps), group in groups:
+        if phase in ("baseline", "evaluate"):
+            successes = [r.success for r in group]
+            found.append((steps, round(sum(successes) / len(successes), 4)))
+    return found
 
 
 def cycle_time(results: list[Result], period: float) -> float | None:

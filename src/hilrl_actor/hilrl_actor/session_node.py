@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from hilrl_msgs.msg import (
@@ -52,13 +52,22 @@ class SessionParams:
     baseline_episodes: int = param(20, "Episodes that measure the imitation policy", bounds=(0, 10_000))
     target_success: float = param(
         0.95,
-        "Share of autonomous successes of the newest episodes at which training ends, if an evaluation reaches it",
+        "Share of autonomous successes of the newest episodes at which training ends, if an evaluation reaches it; in "
+        "the plan improve, share of successes of the newest evaluation",
         bounds=(0.0, 1.0),
     )
     window: int = param(20, "Newest episodes over which that share is taken", bounds=(1, 1000))
     max_steps: int = param(20_000, "Robot steps at which training ends anyway", bounds=(1, 10**9))
+    measure_every: int = param(
+        500,
+        "In the plan improve, robot steps from one evaluation to the next, each in the same scenes",
+        bounds=(1, 10**9),
+    )
     evaluate_episodes: int = param(
-        50, "Episodes of an evaluation: the policy alone, without exploration; 0: none", bounds=(0, 10_000)
+        50,
+        "Episodes of an evaluation: the policy alone, without exploration; 0: none. In the plan improve, of the "
+        "baseline too",
+        bounds=(0, 10_000),
     )
     showcase_episodes: int = param(3, "Episodes of the final policy that are filmed", bounds=(0, 100))
     stall_timeout: float = param(
@@ -118,18 +127,24 @@ class SessionNode(Node):
         goes_on = p.plan == "record" and not (folder / "checkpoint").exists()
         if (folder / "episodes.csv").exists() and not goes_on:
             raise UserError(f"run '{name}' exists already in {p.runs_dir}; choose another name with run:=")
+        improves = p.plan == "improve"
+        if improves and p.evaluate_episodes == 0:
+            raise UserError(
+                "evaluate_episodes is 0, expected at least 1: the plan improve measures the policy"
+            )
         plan = tuple(
             phase
             for phase in PLANS[p.plan]
             if not (
                 (phase == "label" and (p.labels == 0 or not self._classified()))
                 or (phase == "demonstrate" and p.demos == 0)
-                or (phase == "baseline" and p.baseline_episodes == 0)
+                or (phase == "baseline" and p.baseline_episodes == 0 and not improves)
                 or (phase == "evaluate" and p.evaluate_episodes == 0)
                 or (phase == "showcase" and p.showcase_episodes == 0)
             )
         )
         goals = Goals(**{f.name: getattr(p, f.name) for f in fields(Goals)})
+        goals = goals if improves else replace(goals, measure_every=0)
         facts = {"task": p.task, "robot": p.robot, "agent": p.agent, "seed": p.seed}
         session = Session(folder, plan, goals, p.seed, facts)
         self._go_on(session)
@@ -233,12 +248,15 @@ class SessionNode(Node):
                 return False  # in real time an episode would go by until the policy is loaded
             # measured and filmed is what the learner has now, not what the actor had before
             current = self.learner.phase == phase and self.actor.policy_version >= self.learner.policy_version
-            if self.params.plan == "learn" and not current:
+            if self._learns() and not current:
                 return False
         if self._kept() and self.count_publishers("recording") < self.params.recorders:
             self.waiting_since = time.monotonic()  # a recorder is not there yet
         settle = _SETTLE_S if self._kept() or self.session.phase == "showcase" else 0.0
         return time.monotonic() - self.waiting_since >= settle
+
+    def _learns(self) -> bool:
+        return "train" in PLANS[self.params.plan]
 
     def _learnt(self) -> bool:
         policy = self.learner.state == LearnerStatus.LEARNING and self.actor.policy_version >= 1
@@ -261,7 +279,10 @@ class SessionNode(Node):
     def ask_reset(self) -> None:
         """Ask for the reset; without an answer it is asked again."""
         if not self.reset.service_is_ready():
-            self.get_logger().info("waits for the robot's reset_episode service", throttle_duration_sec=10.0)
+            self.get_logger().info(
+                "waits for the robot: its service reset_episode comes with its joint_states",
+                throttle_duration_sec=10.0,
+            )
             return
         self.resetting, self.asked_at = True, time.monotonic()
         request = Reset.Request(episode=self.announcement.episode, seed=self.announcement.seed)
@@ -384,7 +405,7 @@ class SessionNode(Node):
 
     def conclude(self) -> None:
         """Write the summary when the learner has saved, then end the run."""
-        if self.params.plan == "learn" and self.learner.state != LearnerStatus.SAVED:
+        if self._learns() and self.learner.state != LearnerStatus.SAVED:
             return
         summary = self.session.summary(self.contract.period) | self._counters()
         write_json(self.session.folder / "summary.json", summary)
@@ -437,6 +458,7 @@ class SessionNode(Node):
                 "window": session.goals.window,
                 "person_share": session.intervention_rate(),
                 "evaluation": session.eval_rate(),
+                "eval_curve": session.eval_curve() if self._learns() else [],
                 "baseline": [r.success for r in session.of_phase("baseline")],
                 "recent": [[r.success, r.autonomous] for r in session.recent],
                 "control": CONTROLLER_NAMES[controller] if self.stage == "episode" else "nobody",

@@ -50,6 +50,8 @@ class Agent(abc.ABC):
         warm: what was taken over from the prior.
         prior_networks: for each algorithm that it can start from besides its own: which part of that policy each
             of its own parts is a copy of.
+        observes_prior: whether its prior acts beneath it: the state of all its observations, in `act` and in batches,
+            ends with the action [A] that the prior, executed as the prior's options say, does in that step.
         prior_options: options that are as in a prior of another algorithm unless something else is said, besides
             how chunks are executed.
     """
@@ -58,6 +60,7 @@ class Agent(abc.ABC):
     Config: ClassVar[type]
     policy_networks: ClassVar[tuple[str, ...]]
     prior_networks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    observes_prior: ClassVar[bool] = False
     prior_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
@@ -100,9 +103,12 @@ class Agent(abc.ABC):
         copied, fresh = copy_matching(
             self._tensors(self.networks), prior._tensors(prior.policy_networks), origins
         )
-        if not copied:
+        differs = [(n, why) for n, why in fresh if n.partition(".")[0] in self.policy_networks]
+        if not copied or (differs and prior.name == self.name):
+            name, reason = (differs or fresh)[0]
             raise WarmStartError(
-                f"'{self.name}' shares no tensor with this policy of '{prior.name}': {fresh[0][0]} {fresh[0][1]}"
+                f"'{self.name}' would not act as this policy of '{prior.name}': {name} {reason}; leave out of the "
+                "agent's file what the policy was trained with otherwise"
             )
         return self._begun(prior, copied, fresh, freeze)
 
@@ -171,6 +177,13 @@ class Agent(abc.ABC):
     @abc.abstractmethod
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step of imitation on offline rows; returns what to log, by name."""
+
+    def episode_over(self, earned: float) -> None:  # noqa: B027
+        """Takes note of an episode of training whose transitions `update` has had.
+
+        Args:
+            earned: sum of its rewards; 0 where a person helped.
+        """
 
     @property
     def refresh_due(self) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hilrl_agents.agent import Agent, AgentStateError
 from hilrl_agents.config import ConfigError
-from hilrl_agents.registry import make_agent
+from hilrl_agents.registry import make_agent, observed_spec
 from hilrl_agents.spec import PolicySpec
 
 FORMAT = 1
@@ -252,7 +252,7 @@ def start_agent(settings: Any, contract: Mapping[str, Any], seed: int = 0) -> Ag
     if warm is not None:
         prior = load_prior(warm.checkpoint, contract, warm.policy_type)
     horizon = settings.chunk_size or (prior.spec.horizon if prior else 1)
-    spec = PolicySpec.from_contract(contract, horizon)
+    spec = observed_spec(settings.algorithm, PolicySpec.from_contract(contract, horizon))
     return make_agent(settings.algorithm, spec, settings.options, seed, prior, warm.freeze if warm else ())
 
 

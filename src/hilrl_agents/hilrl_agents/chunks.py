@@ -101,3 +101,30 @@ class ChunkExecutor:
         actions = np.stack([plan[step - first] for first, _, plan in self._plans])
         weights = np.exp(-config.temporal_ensemble_coeff * np.arange(len(actions), dtype=np.float32))
         return (weights @ actions / weights.sum()).astype(np.float32), planned_by
+
+
+class PriorExecutor:
+    """What an agent's prior does in each step, for an agent that observes it; else it does nothing.
+
+    Args:
+        agent: whose prior it is.
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self._executor = ChunkExecutor(agent.prior) if agent.observes_prior else None
+
+    def interrupt(self) -> None:
+        """Forgets what was planned: a person moved the arm elsewhere."""
+        if self._executor:
+            self._executor.interrupt()
+
+    def act(self, observation: Mapping[str, Any], seed: int, episode: int, step: int) -> np.ndarray:
+        """Action [A] of the prior in this step, see `ChunkExecutor.act`; empty if it is not observed."""
+        if self._executor is None:
+            return np.zeros(0, np.float32)
+        return self._executor.act(observation, False, seed, episode, step)[0]
+
+
+def with_prior_action(observation: Mapping[str, Any], action: np.ndarray) -> dict[str, Any]:
+    """The observation as an agent sees it that observes its prior's action [A]; unchanged if that is empty."""
+    return {**observation, "state": np.concatenate([observation["state"], action])}

@@ -323,14 +323,19 @@ def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
 
 
 def bc_loss(mean: Tensor, batch: Batch, weight: Tensor) -> Tensor:
-    """|tanh(mean) − a|², summed over action entries, averaged over executed steps of weighted rows → scalar.
+    """`cloning_loss` of tanh(mean); mean of the Gaussian before tanh, [B, H·A] → scalar."""
+    return cloning_loss(torch.tanh(mean), batch, weight)
+
+
+def cloning_loss(action: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+    """|â − a|², summed over action entries, averaged over executed steps of weighted rows → scalar.
 
     Args:
-        mean: of the Gaussian before tanh, [B, H·A].
+        action: â, of the policy, [B, H·A].
         batch: actions [B, H, A] and which of their steps were executed.
         weight: of each row (or of each step of it), [B] or [B, H].
     """
-    error = (unfold(torch.tanh(mean), batch.action.shape[1]) - batch.action).square().sum(-1)  # [B, H]
+    error = (unfold(action, batch.action.shape[1]) - batch.action).square().sum(-1)  # [B, H]
     weight = batch.valid() * (weight if weight.dim() == 2 else weight[:, None])
     return (error * weight).sum() / weight.sum().clamp_min(1)
 

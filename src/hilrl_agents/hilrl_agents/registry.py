@@ -14,13 +14,14 @@ from hilrl_agents.flow import Flow
 from hilrl_agents.qc import QC
 from hilrl_agents.qc_fql import QCFQL
 from hilrl_agents.recap import Recap
+from hilrl_agents.residual import Residual
 from hilrl_agents.sac import SAC
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.tdmpc2 import TDMPC2
 from hilrl_agents.warm_start import WarmStartError
 
 AGENTS: dict[str, type[Agent]] = {
-    agent.name: agent for agent in (SAC, QC, QCFQL, TDMPC2, Recap, BC, ACT, Diffusion, Flow)
+    agent.name: agent for agent in (SAC, Residual, QC, QCFQL, TDMPC2, Recap, BC, ACT, Diffusion, Flow)
 }
 
 
@@ -56,15 +57,35 @@ def make_agent(
         ConfigError: unknown agent or option, wrong type or value out of range, or a prior that it cannot start from.
     """
     overrides = dict(config or {})
+    if prior is None and AGENTS[_known(name)].observes_prior:
+        raise WarmStartError(
+            f"'{name}' acts over an imitation policy: name its checkpoint in warm_start, or use `hilrl improve`"
+        )
     if prior is None:
         return AGENTS[_known(name)](spec, agent_config(name, overrides), seed)
-    if not AGENTS[_known(name)].starts_from(prior.name):
-        able = ", ".join(sorted(other for other, agent in AGENTS.items() if agent.starts_from(prior.name)))
-        raise WarmStartError(f"'{name}' cannot start from a policy of '{prior.name}'; these can: {able}")
+    check_start(name, prior.name)
     options = agent_config(name, _options_of(prior, name, spec) | overrides)
     agent = AGENTS[name](spec, options, seed)
     agent.warm_start(prior, freeze)
     return agent
+
+
+def observed_spec(name: str, spec: PolicySpec) -> PolicySpec:
+    """Shapes of what an agent observes and does, from those of the robot: some observe their prior's action too."""
+    if not AGENTS[_known(name)].observes_prior:
+        return spec
+    return dataclasses.replace(spec, state_dim=spec.state_dim + spec.action_dim)
+
+
+def check_start(name: str, prior: str) -> None:
+    """Refuses an agent that does not start from a policy of an algorithm.
+
+    Raises:
+        ConfigError: names those that do.
+    """
+    if not AGENTS[_known(name)].starts_from(prior):
+        able = ", ".join(sorted(other for other, agent in AGENTS.items() if agent.starts_from(prior)))
+        raise WarmStartError(f"'{name}' cannot start from a policy of '{prior}'; these can: {able}")
 
 
 def _options_of(prior: Agent, name: str, spec: PolicySpec) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.cloning import CloningOptions, cloning_weight
 from hilrl_agents.config import option
+from hilrl_agents.gate import Gate, GateOptions
 from hilrl_agents.networks import (
     EnsembleMLP,
     FlatAdam,
@@ -38,7 +39,7 @@ from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
-class SACConfig(CloningOptions, ChunkOptions, EncoderOptions):
+class SACConfig(GateOptions, CloningOptions, ChunkOptions, EncoderOptions):
     """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -138,14 +139,16 @@ class SAC(Agent):
         self.optimizers = {"critic": FlatAdam([self.critic], c.learning_rate)} | self.vision.optimizers
         self._flat_target = flatten(list(self.target.parameters()))
         self._entropy_goal = c.target_entropy * flat
+        self.gate: Gate | None = None
         self._act_with(actor)
 
     def _act_with(self, actor: nn.Module) -> None:
-        """Takes an actor; its average begins as it does."""
-        self.actor, self.average = actor, copy.deepcopy(actor).requires_grad_(False)
+        """Takes an actor; its running average begins as it does, and acts where nothing is explored."""
+        self.actor, self.running = actor, copy.deepcopy(actor).requires_grad_(False)
+        self.average = self.running
         self.networks |= {"actor": self.actor, "average": self.average}
         self.optimizers["actor"] = FlatAdam([self.actor, self.temperature], self.config.learning_rate)
-        self._flat_average = flatten(list(self.average.parameters()))
+        self._flat_running = flatten(list(self.running.parameters()))
 
     @torch.no_grad()
     def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
@@ -173,7 +176,21 @@ class SAC(Agent):
             if name.startswith(("encoder.", "actor.mean.")):
                 raise WarmStartError(f"sac would not act as its prior '{prior.name}': {name} {reason}")
         self.anchor = copy.deepcopy(self.average)
+        self._gated()
         return warm
+
+    def _gated(self) -> None:
+        """Lets the prior act where nothing is explored, until what is learnt has earned it."""
+        c = self.config
+        if c.gate_episodes:
+            self.gate, self.average = Gate(c.gate_episodes, c.gate_margin), copy.deepcopy(self.running)
+            self.networks |= {"gate": self.gate, "running": self.running, "average": self.average}
+
+    @torch.no_grad()
+    def episode_over(self, earned: float) -> None:
+        """Hands over to the running average if the gate lets it pass."""
+        if self.gate is not None and self.gate.passes(earned, self.updates <= self.config.critic_warmup):
+            self.average.load_state_dict(self.running.state_dict())
 
     @property
     def pretrains(self) -> bool:
@@ -258,7 +275,7 @@ class SAC(Agent):
         optimizer = self.optimizers["actor"]
         minimise(loss, optimizer, *others, clip=self.config.grad_clip)
         # the temperature lies behind the actor in the optimizer's vector
-        self._flat_average.lerp_(optimizer.flat[: len(self._flat_average)], self.config.policy_average)
+        self._flat_running.lerp_(optimizer.flat[: len(self._flat_running)], self.config.policy_average)
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""

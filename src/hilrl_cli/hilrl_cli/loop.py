@@ -71,6 +71,16 @@ def place(arguments: argparse.Namespace, in_sim: str = "scripted", hint: bool = 
     return values
 
 
+def check_start(values: dict[str, str]) -> None:
+    """Refuse launch arguments with which no episode would begin.
+
+    Raises:
+        UserError: Nobody is at the arm.
+    """
+    if values["port"] != SIM and values["operator"] == "none" and values.get("start") != "timer":
+        raise UserError("with --operator none nobody presses pause to start an episode: add start:=timer")
+
+
 def as_words(values: dict[str, Any]) -> list[str]:
     """Return launch arguments as `name:=value` words."""
     return [f"{name}:={value}" for name, value in values.items()]

@@ -21,6 +21,7 @@ COMMANDS = {  # name: what `hilrl --help` says of it; the code is in commands/<n
     "record": "record demonstrations, or go on with a recording",
     "train": "train a task, in simulation or on the arm",
     "bc": "make an imitation policy of recorded episodes, or of a LeRobot checkpoint",
+    "improve": "make a policy better by reinforcement learning; it acts as before until that has earned more",
     "eval": "measure the policy of a run",
     "run": "let the policy of a run work; the person may take over",
     "reward": "label frames, train and measure the classifier that tells success",

@@ -82,6 +82,8 @@ class RunView:
             table.add_row("training" if trains else "newest", self._marks(status["recent"]))
             table.add_row("autonomous", self._bar(status["autonomous_success"], target))
             table.add_row("person", self._bar(status["person_share"], None))
+        if len(status["eval_curve"]) > 1:
+            table.add_row("measured", "  ".join(f"{rate:.0%}" for _, rate in status["eval_curve"]))
         if status["evaluation"] is not None:
             table.add_row("evaluation", self._bar(status["evaluation"], status["target_success"]))
         speed = self._speed(status)

@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from hilrl_msgs.msg import Action, Transition
+from hilrl_msgs.msg import Action, Observation, Transition
 
 from hilrl_agents.batch import Batch
 from hilrl_agents.checkpoint import (
@@ -23,6 +24,7 @@ from hilrl_agents.checkpoint import (
     save_checkpoint,
     start_agent,
 )
+from hilrl_agents.chunks import PriorExecutor, with_prior_action
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.tuning import tune_process
 from hilrl_data.bags import EpisodeInfo, episode_folders, read_episode, read_info
@@ -52,6 +54,33 @@ class LearnerSettings:
     offline_capacity: int = 20_000
     offline_data: tuple[Path, ...] = ()
     threads: int = 1
+
+
+class Earnings:
+    """What the episodes of a stream of transitions earned."""
+
+    def __init__(self) -> None:
+        self._episode: int | None = None
+        self._sum, self._helped = 0.0, False
+        self._over: deque[tuple[int, float]] = deque()  # number of an episode's last transition, and its sum
+
+    def add(self, msg: Transition) -> None:
+        """Take the next transition."""
+        if msg.observation.step == 0:
+            self._episode, self._sum, self._helped = msg.observation.episode, 0.0, False
+        elif msg.observation.episode != self._episode:
+            self._episode = None  # its beginning is missing, or it went on with another learner
+            return
+        self._sum += msg.reward
+        self._helped |= msg.controller == Action.PERSON
+        if msg.terminated or msg.truncated:
+            self._over.append((msg.seq, 0.0 if self._helped else self._sum))
+            self._episode = None
+
+    def until(self, seq: int) -> Iterator[float]:
+        """Give, once, what each episode earned that ended with this transition or before; 0 where a person helped."""
+        while self._over and self._over[0][0] <= seq:
+            yield self._over.popleft()[1]
 
 
 class Learner:
@@ -84,6 +113,7 @@ class Learner:
         self.offline = ReplayBuffer(folder / "replay" / "offline", spec, capacity)
         self.rng = np.random.default_rng(settings.seed)
         self.lock = threading.Lock()
+        self.earnings = Earnings()
         self.metrics: dict[str, float] = {}
         self.recent: deque[float] = deque(maxlen=200)
         self.version = self._read_version()
@@ -108,10 +138,13 @@ class Learner:
         episodes = [*demonstrated, *self._prior]
         seq, shown = -sum(info.steps for _, info in episodes), 0
         for number, (path, info) in enumerate(episodes):
+            prior = PriorExecutor(self.agent)
             for step in read_episode(path, info):
                 person = step.executed.controller == Action.PERSON
                 if person or number >= len(demonstrated):
-                    self._add_demo(seq, number - len(episodes), step)
+                    self._add_demo(seq, number - len(episodes), step, prior)
+                if person:
+                    prior.interrupt()
                 shown += person
                 seq += 1
         return shown
@@ -119,14 +152,21 @@ class Learner:
     def _recorded(self, folder: Path) -> list[tuple[Path, EpisodeInfo]]:
         return [(path, read_info(path, self.contract.hash())) for path in episode_folders(folder)]
 
-    def _add_demo(self, seq: int, episode: int, step: Step) -> None:
+    def _add_demo(self, seq: int, episode: int, step: Step, prior: PriorExecutor) -> None:
+        def seen(msg: Observation) -> dict[str, Any]:
+            arrays = observation_arrays(msg, self.contract)
+            return with_prior_action(arrays, prior.act(arrays, seq, episode, msg.step))
+
         self.offline.add(
-            seq, episode, step.observation.step,
-            observation_arrays(step.observation, self.contract),
+            seq, episode, step.observation.step, seen(step.observation),
             np.array(step.executed.action, np.float32), step.reward.reward,
             step.reward.terminated, step.reward.truncated, step.executed.controller, 0,
-            observation_arrays(step.final, self.contract) if step.final else None,
+            seen(step.final) if step.final else None,
         )  # fmt: skip
+
+    def _seen(self, msg: Observation, prior_action: Sequence[float]) -> dict[str, Any]:
+        """An observation of a transition, as the agent sees it."""
+        return with_prior_action(observation_arrays(msg, self.contract), np.array(prior_action, np.float32))
 
     def pretrain(self, stop: threading.Event, done: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Fit the normalisation and imitate the demonstrations; return the last metrics.
@@ -175,8 +215,11 @@ class Learner:
             return True
         if msg.seq != self.last_seq + 1:
             return False
-        obs, action = observation_arrays(msg.observation, self.contract), np.array(msg.action, np.float32)
-        final = observation_arrays(msg.final_observation[0], self.contract) if msg.final_observation else None
+        action = np.array(msg.action, np.float32)
+        obs = self._seen(msg.observation, msg.prior_action)
+        final = (
+            self._seen(msg.final_observation[0], msg.final_prior_action) if msg.final_observation else None
+        )
         row = (
             msg.seq, msg.observation.episode, msg.observation.step, obs, action, msg.reward,
             msg.terminated, msg.truncated, msg.controller, msg.policy_version, final,
@@ -188,6 +231,7 @@ class Learner:
             elif self.offline.open_end == (msg.seq - 1, msg.observation.episode, msg.observation.step - 1):
                 self.offline.add_observation(obs)
             self.online.add(*row)
+        self.earnings.add(msg)
         return True
 
     @property
@@ -229,6 +273,8 @@ class Learner:
                 self.agent.path,
             )
         self.metrics = self.agent.update(batch)
+        for earned in self.earnings.until(self.learnt_seq):
+            self.agent.episode_over(earned)
         self.recent.append(time.monotonic())
 
     def next_weights(self) -> tuple[int, bytes]:

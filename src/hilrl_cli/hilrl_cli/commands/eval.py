@@ -43,8 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         **loop.place(arguments, in_sim="none", hint=not arguments.json),
         **launch.parse_arguments(arguments.arguments),
     }  # fmt: skip
-    if values["port"] != loop.SIM and values["operator"] == "none" and values.get("start") != "timer":
-        raise UserError("with --operator none nobody presses pause to start an episode: add start:=timer")
+    loop.check_start(values)
     logs = folder / name / "log"
     processes = launch_file.load(launch_file.find("eval"), values, logs / "parameters")
     view = _Progress(arguments.episodes)

@@ -1,0 +1,68 @@
+"""Who acts where nothing is explored: a policy that began as another one takes over when it has earned it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hilrl_agents.config import option
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """When a warm-started policy takes over from what acted before."""
+
+    gate_episodes: int = option(
+        10,
+        "Newest episodes of training, explored and without a person's help, that must have earned as much as the "
+        "prior's did before what was learnt since acts where nothing is explored too; 0: it acts at once",
+        "episodes",
+        low=0,
+    )
+    gate_margin: float = option(
+        0.05,
+        "How much less than at its last hand-over it may earn at the next, chance being large; never less than the "
+        "prior",
+        low=0,
+    )
+
+
+class Gate(nn.Module):
+    """Compares what episodes earned; all of it is state, so that a resumed run goes on with it.
+
+    The first episodes are the prior's, explored as the learner's are: their mean is the first bar.
+
+    Args:
+        episodes: `GateOptions.gate_episodes`, at least 1.
+        margin: `GateOptions.gate_margin`.
+    """
+
+    def __init__(self, episodes: int, margin: float) -> None:
+        super().__init__()
+        self.margin = margin
+        self.register_buffer("newest", torch.zeros(episodes))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # of those
+        self.register_buffer("prior", torch.zeros(()))  # mean of the prior's
+        self.register_buffer("prior_count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("bar", torch.zeros(()))
+
+    @torch.no_grad()
+    def passes(self, earned: float, prior_acted: bool) -> bool:
+        """Notes an episode of training; returns whether what learnt since may take over.
+
+        Args:
+            earned: sum of its rewards; 0 where a person helped.
+            prior_acted: the learner had not moved the policy yet.
+        """
+        if prior_acted:
+            self.prior_count += 1
+            self.prior += (earned - self.prior) / self.prior_count
+            self.bar.copy_(self.prior)
+            return False
+        self.newest[int(self.count) % len(self.newest)] = earned
+        self.count += 1
+        mean = self.newest.mean()
+        if self.count < len(self.newest) or mean < self.bar:
+            return False
+        self.bar.copy_(torch.maximum(self.prior, mean - self.margin))
+        return True

@@ -1,0 +1,142 @@
+"""Residual RL: a small bounded correction on top of an imitation policy that never changes.
+
+Policy Decorator: Yuan et al., arXiv 2412.13630. ResFiT: Ankile et al., arXiv 2509.19301. The learning is SAC's, see
+`sac.py`. B rows, E critics, A action entries, F features, S entries of the robot's state.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.batch import Batch
+from hilrl_agents.cloning import cloning_weight
+from hilrl_agents.config import ConfigError, option
+from hilrl_agents.networks import cloning_loss, squash
+from hilrl_agents.sac import SAC, SACConfig
+from hilrl_agents.spec import PolicySpec
+from hilrl_agents.warm_start import WarmStart
+
+
+@dataclass(frozen=True)
+class ResidualConfig(SACConfig):
+    """Options of `residual`; those of `sac`, and how far it may go from its prior."""
+
+    residual_scale: float = option(
+        0.3, "Largest correction, as a share of the action's range to one side", low=1e-3, high=2
+    )
+    residual_ramp: int = option(
+        0,
+        "Updates after critic_warmup over which the largest correction grows from 0 to residual_scale; 0: at once",
+        "updates",
+        low=0,
+    )
+    residual_penalty: float = option(
+        0.02,
+        "Price of a correction's square, as a share of its bound: what does not pay is left alone",
+        low=0,
+    )
+
+
+class Residual(SAC):
+    """a = clip(b + c tanh(u)), b the prior's action in this step, u ~ N(μ(s, b), σ(s, b)) (Policy Decorator, eq. 2).
+
+    The prior may be any policy, executed in chunks as its own options say: its action is part of what is observed.
+    Critics judge the sum.
+    """
+
+    name = "residual"
+    Config = ResidualConfig
+    policy_networks = ("encoder", "actor", "average", "scale")
+    observes_prior = True
+
+    def __init__(self, spec: PolicySpec, config: ResidualConfig, seed: int = 0) -> None:
+        if spec.horizon != 1:
+            raise ConfigError(
+                f"residual corrects each step by itself: chunk_size is {spec.horizon}, expected 1, whatever its prior's"
+            )
+        super().__init__(spec, config, seed)
+        self.scale = torch.nn.Module()
+        self.scale.register_buffer("value", torch.tensor(config.residual_scale))
+        self.networks["scale"] = self.scale
+        with torch.no_grad():  # no correction before any learning (ResFiT, sec. III)
+            for actor in (self.actor, self.average):
+                actor.net.weights[-2][:, : spec.action_dim].zero_()
+
+    @classmethod
+    def starts_from(cls, prior: str) -> bool:
+        """Over any policy."""
+        return True
+
+    @torch.no_grad()
+    def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
+        """Puts the prior beneath, and normalises the state as it does; all else is new."""
+        mine, size = self.encoder.normalizer, self.spec.state_dim - self.spec.action_dim
+        theirs = prior.encoder.normalizer
+        copied, fresh = [], [("actor", "it corrects the prior, which acts beneath it")]
+        if len(theirs.mean) == size:  # a policy of several frames normalises them together
+            mine.mean[:size], mine.std[:size] = theirs.mean, theirs.std
+            copied = ["encoder.normalizer.mean", "encoder.normalizer.std"]
+        warm = self._begun(prior, copied, fresh, freeze)
+        self._gated()
+        return warm
+
+    @torch.no_grad()
+    def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
+        """The prior's action in the observation's state, corrected; exploring draws the correction → [1, A]."""
+        self.spec.check(observation)
+        features = self.encoder(to_batch(observation))
+        mean, log_std = (self.actor if explore else self.average)(features)
+        if explore:
+            generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
+            mean = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
+        return self.corrected(features, torch.tanh(mean)).numpy()
+
+    def corrected(self, features: Tensor, correction: Tensor) -> Tensor:
+        """clip(b + c · correction): features [B, F], correction [B, A] in [-1, 1] → action [B, A]."""
+        size = self.spec.state_dim
+        # the last entries of the state are the prior's action, which the encoder leaves as it is
+        base = features[:, size - self.spec.action_dim : size]
+        return (base + self.scale.value * correction).clamp(-1, 1)
+
+    def sample_action(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw a ~ π(·|s, b): action [B, A] and the correction's log-density [B]."""
+        correction, log_density = super().sample_action(features)
+        return self.corrected(features, correction), log_density
+
+    def actor_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """α log π − min_E Q(s, a) + penalty · |tanh μ|² + weight · cloning of what a person showed.
+
+        The least of the critics, not their mean: what they have not seen yet must not pull the correction away.
+        features [B, F], without gradient.
+
+        Returns:
+            The loss (scalar), log π [B] for the temperature, and metrics.
+        """
+        c = self.config
+        mean, log_std = self.actor(features)
+        correction, log_density = squash(mean, log_std, self.noise(mean))
+        action = self.corrected(features, correction)
+        q = self.critic(features, action, frozen=True).squeeze(-1).amin(0).mean()
+        steady = torch.tanh(mean)
+        penalty = steady.square().sum(1).mean()
+        cloning = cloning_loss(self.corrected(features, steady), batch, batch.shown())
+        entropy_term = self.temperature().detach() * log_density.mean()
+        loss = entropy_term - q + c.residual_penalty * penalty + cloning_weight(c, self.updates) * cloning
+        metrics = {
+            "actor_loss": loss, "bc_loss": cloning, "entropy": -log_density.mean(), "q_policy": q,
+            "correction": steady.abs().mean() * self.scale.value,
+        }  # fmt: skip
+        return loss, log_density.detach(), {name: value.detach() for name, value in metrics.items()}
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """As `sac`'s; then the bound of the correction grows."""
+        metrics = super().update(batch)
+        c, since = self.config, self.updates - self.config.critic_warmup
+        grown = min(1.0, since / c.residual_ramp) if c.residual_ramp and since >= 0 else 1.0
+        self.scale.value.fill_(c.residual_scale * grown)
+        return metrics

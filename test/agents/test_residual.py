@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+from agent_data import random_batch
+
+from hilrl_agents import ConfigError, PolicySpec, load_checkpoint, make_agent, save_checkpoint
+from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
+from hilrl_agents.gate import Gate
+
+ROBOT = PolicySpec(state_dim=3, action_dim=2)
+SEEN = PolicySpec(state_dim=5, action_dim=2)  # the prior's action is seen too
+SMALL = {"batch_size": 8, "hidden": [16, 16], "critics": 3, "precision": "float32"}
+
+
+def flow(horizon=4, steps=2):
+    """A chunked policy that has learnt a little."""
+    spec = PolicySpec(3, 2, horizon=horizon)
+    agent = make_agent("flow", spec, {"hidden": [24], "batch_size": 8, "n_action_steps": steps}, 1)
+    rng = np.random.default_rng(1)
+    agent.fit_normalizer(rng.normal(2, 3, (40, 3)), rng.uniform(-0.5, 0.5, (40, 2)))
+    for step in range(5):
+        agent.pretrain(random_batch(spec, 8, seed=step))
+    return agent
+
+
+def residual(prior=None, **options):
+    return make_agent("residual", SEEN, SMALL | options, 5, prior or flow())
+
+
+def seen(state, action):
+    return {"state": np.array([*state, *action], np.float32), "images": {}}
+
+
+def test_before_any_learning_the_prior_acts_step_by_step_as_it_does_alone():
+    prior = flow()
+    agent = residual(prior)
+    alone, beneath, above = ChunkExecutor(prior), PriorExecutor(agent), ChunkExecutor(agent)
+    rng = np.random.default_rng(0)
+    for step in range(9):
+        observation = {"state": rng.normal(2, 3, 3).astype(np.float32), "images": {}}
+        expected, _ = alone.act(observation, False, step, 1, step)
+        whole = with_prior_action(observation, beneath.act(observation, step, 1, step))
+        action, _ = above.act(whole, False, step, 1, step)
+        np.testing.assert_array_equal(action, expected)
+
+
+def test_a_correction_is_bounded_by_its_scale_and_the_actions_range():
+    agent = residual(residual_scale=0.3)
+    with torch.no_grad():
+        agent.average.net.weights[-1][..., :2] = torch.tensor([50.0, -50.0])  # tanh is 1 and -1
+    np.testing.assert_allclose(agent.act(seen([0, 0, 0], [0.1, 0.2]), False), [[0.4, -0.1]], atol=1e-6)
+    np.testing.assert_allclose(agent.act(seen([0, 0, 0], [0.9, -0.9]), False), [[1.0, -1.0]], atol=1e-6)
+
+
+def test_the_actors_loss_against_hand_made_critics():
+    agent = residual(residual_scale=0.5, residual_penalty=0.25, bc_loss_weight=0.0, temperature_init=1e-8)
+    agent.critic = lambda features, action, frozen=False: torch.stack(
+        [3 * action[:, :1], 3 * action[:, :1] - 1, 7 + action[:, 1:]]
+    )
+    with torch.no_grad():  # u = (atanh 0.4, 0) without spread: corrections 0.4 and 0
+        agent.actor.net.weights[-2].zero_()
+        agent.actor.net.weights[-1].copy_(torch.tensor([np.arctanh(0.4), 0.0, -99.0, -99.0]))
+    batch = random_batch(SEEN, 4, seed=0)
+    batch.observation["state"][:, 3:] = torch.tensor([0.1, 0.0])
+    loss, _, metrics = agent.actor_loss(batch, agent.encoder(batch.observation))
+    # actions (0.1 + 0.5 · 0.4, 0), give or take a spread of 0.01: the least critic is 3 · 0.3 − 1
+    assert metrics["q_policy"].item() == pytest.approx(-0.1, abs=0.05)
+    assert (loss + metrics["q_policy"]).item() == pytest.approx(0.25 * 0.4**2, abs=1e-3)
+
+
+def test_the_targets_actions_are_corrected_too():
+    agent = residual(gamma=0.5, largest_return=0.0)
+    agent.target = lambda features, action: action[None, :, :1]  # Q' is the action's first entry
+    with torch.no_grad():
+        agent.actor.net.weights[-2].zero_()
+        agent.actor.net.weights[-1].copy_(torch.tensor([50.0, 50.0, -99.0, -99.0]))
+    batch = random_batch(SEEN, 4, seed=0)
+    batch.next_observation["state"][:, 3:] = torch.tensor([-0.2, 0.0])
+    expected = batch.chunk_return(0.5) + batch.bootstrap_discount(0.5) * (-0.2 + 0.3)
+    torch.testing.assert_close(agent.td_target(batch), expected)
+
+
+def test_the_bound_grows_with_the_ramp():
+    agent = residual(residual_scale=0.4, residual_ramp=4, critic_warmup=2)
+    scales = []
+    for step in range(8):
+        agent.update(random_batch(SEEN, 8, seed=step))
+        scales.append(float(agent.scale.value))
+    np.testing.assert_allclose(scales, [0.4, 0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4], atol=1e-6)
+
+
+def test_a_checkpoint_holds_the_prior_that_acts_beneath(tmp_path):
+    agent = residual()
+    for step in range(3):
+        agent.update(random_batch(SEEN, 8, seed=step))
+    save_checkpoint(tmp_path / "c", agent)
+    loaded, _ = load_checkpoint(tmp_path / "c", policy_only=True)
+    observation = {"state": np.ones(3, np.float32), "images": {}}
+    np.testing.assert_array_equal(
+        PriorExecutor(loaded).act(observation, 3, 1, 0), PriorExecutor(agent).act(observation, 3, 1, 0)
+    )
+    np.testing.assert_array_equal(
+        loaded.act(seen([1, 1, 1], [0.5, 0]), False), agent.act(seen([1, 1, 1], [0.5, 0]), False)
+    )
+
+
+def test_without_a_prior_or_in_chunks_it_is_refused_in_one_sentence():
+    with pytest.raises(ConfigError, match="'residual' acts over an imitation policy: name its checkpoint"):
+        make_agent("residual", SEEN, SMALL)
+    with pytest.raises(ConfigError, match="chunk_size is 4, expected 1"):
+        make_agent("residual", PolicySpec(5, 2, horizon=4), SMALL, 0, flow())
+
+
+def passes(gate, *earned):
+    return [gate.passes(value, prior_acted=False) for value in earned]
+
+
+def test_the_gate_opens_when_the_newest_episodes_earned_what_the_priors_did():
+    gate = Gate(episodes=4, margin=0.1)
+    assert not any(gate.passes(value, prior_acted=True) for value in (1.0, 0.0, 1.0, 0.0))  # 0.5
+    assert passes(gate, 1.0, 1.0, 1.0) == [False] * 3  # too few
+    assert passes(gate, 0.0) == [True]  # 0.75
+    assert passes(gate, 0.0, 1.0) == [False, False]  # 0.5, 0.5: less than 0.65
+    assert passes(gate, 1.0, 1.0) == [False, True]  # 0.5, 0.75
+
+
+def test_the_gates_bar_never_falls_below_the_prior():
+    gate = Gate(episodes=2, margin=0.5)
+    gate.passes(0.8, prior_acted=True)
+    assert passes(gate, 0.8, 0.8, 0.7) == [False, True, False]
+
+
+def test_a_warm_started_policy_takes_over_only_through_the_gate():
+    agent = residual(gate_episodes=2, critic_warmup=0, policy_update_freq=1, policy_average=1.0)
+    observation = seen([1, 1, 1], [0.1, 0.2])
+    agent.episode_over(0.5)  # the prior's
+    for step in range(5):
+        agent.update(random_batch(SEEN, 8, seed=step))
+    prior = np.array([[0.1, 0.2]], np.float32)
+    agent.episode_over(0.4)
+    agent.episode_over(0.4)
+    np.testing.assert_array_equal(agent.act(observation, False), prior)
+    agent.episode_over(0.9)
+    assert not np.array_equal(agent.act(observation, False), prior)
+
+
+def test_the_gate_is_part_of_what_is_resumed(tmp_path):
+    agent = residual(gate_episodes=3)
+    for earned in (1.0, 0.5):
+        agent.episode_over(earned)
+    save_checkpoint(tmp_path / "c", agent)
+    loaded, _ = load_checkpoint(tmp_path / "c")
+    assert float(loaded.gate.prior) == 0.75 and int(loaded.gate.prior_count) == 2

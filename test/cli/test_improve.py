@@ -1,0 +1,149 @@
+"""hilrl improve: from a policy to the launch arguments that improve it; mistakes are said before a graph runs."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lerobot_policy import write_act
+from loop_messages import CONTRACT, ROBOT, TASK_FILE
+
+from hilrl_agents import AGENTS, PolicySpec, make_agent, save_checkpoint
+from hilrl_cli import environment
+from hilrl_cli.commands import improve, launch
+from hilrl_cli.main import main
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from dataset_files import record
+
+SUMMARY = {
+    "eval_curve": [[0, 0.62], [510, 0.58], [1012, 0.98]], "start_rate": 0.62, "worst_rate": 0.58,
+    "reached_target": True, "intervention_steps": 31,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def launched(tmp_path, monkeypatch):
+    """No graph runs: what would be launched, by name."""
+    given = {}
+
+    def start(file, words):
+        given.update(file=file, **launch.parse_arguments(words))
+        folder = Path(given["runs_dir"], given["run"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").write_text(json.dumps(SUMMARY))
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(environment, "enter", lambda: None)
+    monkeypatch.setattr(launch, "start", start)
+    return given
+
+
+@pytest.fixture
+def policy(tmp_path):
+    """The folder of a run with a policy that imitates."""
+    folder = tmp_path / "runs" / "bc"
+    agent = make_agent("bc", PolicySpec.from_contract(CONTRACT.to_dict()), {"hidden": [8]})
+    save_checkpoint(folder / "checkpoint", agent, CONTRACT.to_dict())
+    facts = {"task": str(TASK_FILE), "robot": str(ROBOT), "agent": "bc", "seed": 0}
+    (folder / "summary.json").write_text(json.dumps(facts))
+    return folder
+
+
+def improved(*words):
+    return main(["improve", *map(str, words)])
+
+
+def test_a_run_is_all_that_must_be_named(policy, launched, tmp_path, capsys):
+    assert improved(policy, "--seed", 4, "--run", "better") == 0
+    assert launched == {
+        "file": "sim", "improve": "true", "task": str(TASK_FILE), "robot": str(ROBOT), "agent": "sac",
+        "warm_start": str(policy / "checkpoint"), "run": "better", "runs_dir": str(tmp_path / "runs"), "seed": "4",
+        "port": "sim", "operator": "scripted", "target_success": "0.98", "max_steps": "5000",
+        "evaluate_episodes": "50",
+    }  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "start 62%, end 98% after 1012 robot steps (target reached), worst 58%" in shown
+    assert "the person acted in 31 of the steps" in shown and str(tmp_path / "runs/better") in shown
+
+
+def test_a_checkpoint_alone_and_with_nobody_and_other_goals(policy, launched):
+    assert improved(policy / "checkpoint", "--alone", "max_steps:=900", "runs_dir:=elsewhere") == 0
+    assert (launched["operator"], launched["max_steps"]) == ("none", "900")
+    assert launched["runs_dir"] == os.path.abspath("elsewhere")
+    assert launched["warm_start"] == str(policy / "checkpoint")
+
+
+def test_recorded_episodes_join(policy, launched, tmp_path):
+    record(tmp_path / "shown", (6, "terminated"), contract=CONTRACT)
+    assert improved(policy, "--data", "shown") == 0
+    assert launched["offline_data"] == str(tmp_path / "shown")
+
+
+def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
+    raw = yaml.safe_load(TASK_FILE.read_text())
+    raw["privileged"] = raw.pop("state")
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(raw))
+    numbers = {
+        "observation.state.mean": torch.tensor([0.0, -40, 40, 80, 0, 20]),
+        "observation.state.std": torch.full((6,), 10.0),
+        "action.mean": torch.zeros(6),
+        "action.std": torch.full((6,), 5.0),
+    }
+    theirs = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers)
+    words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", "--run", "ours"]
+    assert improved(*words, "--agent", "act") == 0
+    assert launched["warm_start"] == str(tmp_path / "runs/ours/prior/checkpoint")
+    assert launched["robot"] == str(tmp_path / "runs/ours/prior/robot.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["nowhere"], r"--task is missing: .*nowhere does not say what its policy is to do"),
+        (["nowhere", "--task", TASK_FILE], r"nowhere is no checkpoint: there is no config\.yaml in it"),
+        (["runs/bc", "--agent", "flow"], r"'flow' cannot start from a policy of 'bc'; these can: bc, sac"),
+        (["runs/bc", "--task", "reach"], r"was trained under another contract: "),
+        (
+            ["runs/bc", "--alone", "--operator", "gamepad"],
+            r"--alone means that nobody intervenes, but --operator is g",
+        ),
+        (
+            ["runs/bc", "--alone", "--port", "emulated"],
+            r"nobody presses pause to start an episode: add start:=timer",
+        ),
+        (["runs/bc", "--run", "bc"], r"bc: is there already; name another with --run"),
+    ],
+)
+def test_mistakes_are_one_sentence(policy, launched, capsys, words, error):
+    assert improved(*words) == 2
+    assert not launched
+    assert re.search(error, capsys.readouterr().err)
+
+
+def test_the_methods_that_are_tried_exist():
+    assert set(improve._METHODS) <= set(AGENTS)
+
+
+def test_one_picture_of_several_runs_is_of_one_task(tmp_path, capsys):
+    for name, task, agent in (
+        ("a", "reach", "sac"),
+        ("b", "reach", "config/agents/act.yaml"),
+        ("c", "pick_cube", "sac"),
+    ):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text(json.dumps({"task": task, "agent": agent}))
+        rows = ["baseline,0,False", "baseline,0,True", "train,60,True", "evaluate,60,True"]
+        (folder / "episodes.csv").write_text("\n".join(["phase,robot_steps,success", *rows]) + "\n")
+    assert main(["plot", "--measured", "runs/a", "runs/b", "mine=runs/a", "-o", "m.png"]) == 0
+    assert (tmp_path / "m.png").stat().st_size > 10_000
+    assert main(["plot", "--measured", "runs/a", "runs/c"]) == 2
+    assert "one picture is of one task, these are of several: runs/a of reach, runs/c of pick_cube" in (
+        capsys.readouterr().err
+    )
