@@ -159,9 +159,9 @@ def test_the_reset_leads_the_arm_home_through_the_controller(make_rig, kind):
     hardware.joints.update(zip(CONTRACT.joints, away, strict=True))
     heard = graph.listen(ResetStatus, "reset_status", qos.LATCHED)
     client = graph.probe.create_client(Reset, "reset_episode")
-    graph.until(lambda: client.service_is_ready() and hardware.publisher.get_subscription_count())
+    graph.until(hardware.publisher.get_subscription_count)
     graph.probe.create_timer(0.02, lambda: hardware.read(1))
-    graph.until(lambda: rig.node.joints is not None)
+    graph.until(client.service_is_ready)
     answer = client.call_async(Reset.Request(episode=1, seed=3))
     graph.until(answer.done)
     assert answer.result().success and heard

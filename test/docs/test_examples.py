@@ -101,7 +101,8 @@ def test_the_policy_of_ones_own_learns_and_is_kept(tmp_path, monkeypatch):
         action=torch.from_numpy(actions)[:, None].repeat(1, spec.horizon, 1),
         reward=torch.zeros(64, spec.horizon), steps=torch.full((64,), spec.horizon), bootstrap=torch.ones(64),
         next_observation={"state": torch.from_numpy(states), "images": {}}, offline=torch.ones(64, dtype=bool),
-        person=torch.ones(64, spec.horizon, dtype=bool),
+        person=torch.ones(64, spec.horizon, dtype=bool), left=torch.full((64,), spec.horizon),
+        solved=torch.ones(64, dtype=bool),
     )  # fmt: skip
     agent = registry.make_agent(settings.algorithm, spec, settings.options | {"learning_rate": 0.02})
     agent.fit_normalizer(states, actions)

@@ -28,14 +28,14 @@ SMALL = {
 
 
 class Launched:
-    """A graph that `hilrl launch` brought up, in a process group of its own; `host`: words that run it elsewhere."""
+    """A graph that `hilrl` brought up, in a process group of its own; `host`: words that run it elsewhere."""
 
     def __init__(self, folder: Path, words: list[str], host: tuple[str, ...] = ()):
         self.folder = folder
         self.output = folder.with_suffix(".txt")
         with self.output.open("w") as file:
             self.process = subprocess.Popen(
-                [*host, HILRL, "launch", *words],
+                [*host, HILRL, *words],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -95,7 +95,7 @@ def launch(tmp_path_factory):
 
     def start(file: str, run: str, arguments: dict, runs_dir: Path | None = None) -> Launched:
         runs_dir = runs_dir or tmp_path_factory.mktemp("runs")
-        words = [file, f"runs_dir:={runs_dir}", f"run:={run}"]
+        words = ["launch", file, f"runs_dir:={runs_dir}", f"run:={run}"]
         words += [f"{name}:={value}" for name, value in arguments.items()]
         started.append(Launched(runs_dir / run, words))
         return started[-1]
@@ -112,15 +112,21 @@ def own_domain():
 
 
 @pytest.fixture(scope="session")
-def run(launch, own_domain):
-    """A finished run in whose middle learner and actor were killed with SIGKILL."""
-    graph = launch("sim", "killed", SMALL)
+def run(tmp_path_factory, own_domain):
+    """A finished run of `hilrl train` in whose middle learner and actor were killed with SIGKILL."""
+    folder = tmp_path_factory.mktemp("runs") / "killed"
+    rest = [f"{name}:={value}" for name, value in SMALL.items() if name != "task"]
+    words = ["train", "--task", SMALL["task"], "--run", folder.name, f"runs_dir:={folder.parent}", *rest]
+    graph = Launched(folder, words)
     graph.counts = {}
-    for name, steps in (("learner", 60), ("actor", 140)):
-        graph.wait_for(lambda least=steps: graph.status().get("robot_steps", 0) >= least, 120)
-        victim = graph.node(name)
-        graph.counts[name] = graph.status()
-        os.kill(victim.pid, signal.SIGKILL)
-        graph.wait_for(lambda dead=victim.pid, n=name: (new := graph.node(n)) and new.pid != dead, 30)
-    graph.code = graph.wait(180)
-    return graph
+    try:
+        for name, steps in (("learner", 60), ("actor", 140)):
+            graph.wait_for(lambda least=steps: graph.status().get("robot_steps", 0) >= least, 120)
+            victim = graph.node(name)
+            graph.counts[name] = graph.status()
+            os.kill(victim.pid, signal.SIGKILL)
+            graph.wait_for(lambda dead=victim.pid, n=name: (new := graph.node(n)) and new.pid != dead, 30)
+        graph.code = graph.wait(180)
+        yield graph
+    finally:
+        graph.stop()

@@ -72,7 +72,7 @@ def two(hosts, own_domain, tmp_path_factory):
     try:
         for side, host in (("learner", hosts[1]), ("actor", hosts[0])):
             folder = {"learner": learner, "actor": arm}[side] / "far"
-            started[side] = Launched(folder, [side, *common, *sides[side]], host)
+            started[side] = Launched(folder, ["launch", side, *common, *sides[side]], host)
         started["actor"].code = started["actor"].wait(240)
         yield started
     finally:

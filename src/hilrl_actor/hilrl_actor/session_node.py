@@ -279,7 +279,10 @@ class SessionNode(Node):
     def ask_reset(self) -> None:
         """Ask for the reset; without an answer it is asked again."""
         if not self.reset.service_is_ready():
-            self.get_logger().info("waits for the robot's reset_episode service", throttle_duration_sec=10.0)
+            self.get_logger().info(
+                "waits for the robot: its service reset_episode comes with its joint_states",
+                throttle_duration_sec=10.0,
+            )
             return
         self.resetting, self.asked_at = True, time.monotonic()
         request = Reset.Request(episode=self.announcement.episode, seed=self.announcement.seed)

@@ -66,6 +66,7 @@ class Path:
 class ResetNode(TargetsNode):
     """Serves `reset_episode`: leads the arm home, at a random offset inside the box, and answers when all is ready.
 
+    The service is there from the arm's first joint states on: before, who wants a reset has to wait for the arm.
     Publishes joint targets (see `TargetsNode`) and, latched, `reset_status`. The offset is drawn from the request's
     seed, within the task's `home_spread`.
     """
@@ -87,24 +88,24 @@ class ResetNode(TargetsNode):
         self.publisher = self.create_publisher(ResetStatus, "reset_status", qos.LATCHED)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
-        # a group of its own: in the node's group nothing else would run until the answer is given
-        group = ReentrantCallbackGroup()
-        self.create_service(Reset, "reset_episode", self.on_reset, callback_group=group)
         self.create_timer(_TICK, self.tick)
         ask_for_realtime(self, self.params.realtime)
 
     def on_joints(self, msg: JointState) -> None:
-        """Note where the arm is."""
+        """Note where the arm is; with the first word of it, serve."""
         try:
-            self.joints = joint_vector(msg, self.contract.joints)
+            joints = joint_vector(msg, self.contract.joints)
         except ValueError as error:
             self.get_logger().error(f"joint_states: {error}", throttle_duration_sec=5.0)
+            return
+        if self.joints is None:
+            # a group of its own: in the node's group nothing else would run until the answer is given
+            group = ReentrantCallbackGroup()
+            self.create_service(Reset, "reset_episode", self.on_reset, callback_group=group)
+        self.joints = joints
 
     async def on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
         """Answer when the episode may begin; asked again about the same episode, both get the same answer."""
-        if self.joints is None:
-            response.message = "no joint_states yet: is the driver up?"
-            return response
         if self.done is None or self.done.done() or self.status.episode != request.episode:
             if self.done is not None and not self.done.done():
                 self.done.set_result(f"episode {request.episode} was asked for meanwhile")
