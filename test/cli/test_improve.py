@@ -108,7 +108,10 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     [
         (["nowhere"], r"--task is missing: .*nowhere does not say what its policy is to do"),
         (["nowhere", "--task", TASK_FILE], r"nowhere is no checkpoint: there is no config\.yaml in it"),
-        (["runs/bc", "--agent", "flow"], r"'flow' cannot start from a policy of 'bc'; these can: bc, residual, sac"),
+        (
+            ["runs/bc", "--agent", "flow"],
+            r"'flow' cannot start from a policy of 'bc'; these can: bc, residual, sac",
+        ),
         (["runs/bc", "--task", "reach"], r"was trained under another contract: "),
         (
             ["runs/bc", "--alone", "--operator", "gamepad"],
