@@ -40,7 +40,8 @@ improve: setup ## make a mediocre imitation policy better: make improve TASK=pic
 real-emulated: setup ## train through driver, serial port and emulated servos, in real time
 	@$(VENV)/hilrl launch real_so101 port:=emulated operator:=scripted $(SIM_ARGUMENTS)
 
-test: setup ## run the tests: make test TESTS=test/cli
+test: ## run the tests: make test TESTS=test/cli
+	@$(PYTHON) tools/setup.py --for-tests
 	@. .venv/setup.bash && python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)
 
 test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, in an environment of its own
