@@ -15,7 +15,8 @@ from hilrl_ros.contract import ContractError, load_contract
 from hilrl_ros.kinematics import Kinematics, rpy_matrix
 from hilrl_sim.gazebo import files
 from hilrl_sim.gazebo.release import RELEASES, release_named
-from hilrl_sim.gazebo.world import make_world, stl
+from hilrl_sim.gazebo.sdf import stl
+from hilrl_sim.gazebo.world import make_world
 from hilrl_sim.objects import draw_places
 from hilrl_sim.simulation import Simulation
 

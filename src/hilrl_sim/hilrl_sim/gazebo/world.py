@@ -17,11 +17,23 @@ import mujoco
 import numpy as np
 
 from hilrl_ros.contract import Contract, ContractError, Task
-from hilrl_ros.kinematics import Kinematics, matrix_rpy, model_joints, rpy_matrix
+from hilrl_ros.kinematics import Kinematics, model_joints, rpy_matrix
 from hilrl_sim.objects import SceneObject, draw_places
 from hilrl_sim.scene import COLLISION, VISUAL, build, image_size
 
 from .release import WORLD, Release
+from .sdf import (
+    add_axis,
+    add_camera,
+    add_inertial,
+    add_material,
+    add_pose,
+    add_primitive,
+    add_surface,
+    add_text,
+    link_name,
+    stl,
+)
 from .table import Table
 
 RATE = 100  # Hz of joint states and poses
@@ -99,24 +111,21 @@ class _Writer:
     def write(self, cameras: Sequence[str], real_time_factor: float) -> World:
         world = SubElement(self.world.root, "world", name=WORLD)
         physics = SubElement(world, "physics", name="physics", type="dart")
-        _text(physics, "max_step_size", self.contract.sim["timestep"])
-        _text(physics, "real_time_factor", real_time_factor)
+        add_text(physics, "max_step_size", self.contract.sim["timestep"])
+        add_text(physics, "real_time_factor", real_time_factor)
         # with the default, ODE's, the jaws sink into what they squeeze, and that takes ten times as long
-        _text(SubElement(physics, "dart"), "collision_detector", "fcl")
+        add_text(SubElement(physics, "dart"), "collision_detector", "fcl")
         for library, system in (
             ("physics", "Physics"), ("user-commands", "UserCommands"), ("scene-broadcaster", "SceneBroadcaster"),
         ):  # fmt: skip
             self._plugin(world, library, system)
         if cameras:
-            _text(self._plugin(world, "sensors", "Sensors"), "render_engine", "ogre2")
-        _text(world, "gravity", self.base_R.T @ self.model.opt.gravity)
+            add_text(self._plugin(world, "sensors", "Sensors"), "render_engine", "ogre2")
+        add_text(world, "gravity", self.base_R.T @ self.model.opt.gravity)
         scene = SubElement(world, "scene")
-        for key, value in (
-            ("ambient", (0.6, 0.6, 0.6, 1)),
-            ("background", (0.75, 0.8, 0.85, 1)),
-            ("shadows", 0),
-        ):
-            _text(scene, key, value)
+        add_text(scene, "ambient", (0.6, 0.6, 0.6, 1))
+        add_text(scene, "background", (0.75, 0.8, 0.85, 1))
+        add_text(scene, "shadows", 0)
         self._lights(world)
         self._table(world)
         links = self._arm(world)
@@ -129,7 +138,7 @@ class _Writer:
     def _plugin(self, parent: Element, library: str, system: str, **settings) -> Element:
         plugin = SubElement(parent, "plugin", self.release.plugin(library, system))
         for key, value in settings.items():
-            _text(plugin, key, value)
+            add_text(plugin, key, value)
         return plugin
 
     def _in_base(self, pos: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,25 +148,25 @@ class _Writer:
     def _lights(self, world: Element) -> None:
         for i in range(self.model.nlight):
             light = SubElement(world, "light", name=f"lamp{i}", type="directional")
-            _text(light, "cast_shadows", 0)
-            _text(light, "diffuse", (*self.model.light_diffuse[i], 1))
-            _text(light, "specular", (*self.model.light_specular[i], 1))
-            _text(light, "direction", self.base_R.T @ self.model.light_dir[i])
+            add_text(light, "cast_shadows", 0)
+            add_text(light, "diffuse", (*self.model.light_diffuse[i], 1))
+            add_text(light, "specular", (*self.model.light_specular[i], 1))
+            add_text(light, "direction", self.base_R.T @ self.model.light_dir[i])
 
     def _table(self, world: Element) -> None:
         geom = self.model.geom("table")
         size = (*(2 * geom.size[:2]), 0.1)  # a box, whose upper side is the table
         model = SubElement(world, "model", name="table")
-        _text(model, "static", "true")
-        _pose(model, -0.05 * self.base_R[2], self.base_R.T)
+        add_text(model, "static", "true")
+        add_pose(model, -0.05 * self.base_R[2], self.base_R.T)
         link = SubElement(model, "link", name="table")
         for kind in ("visual", "collision"):
             shape = SubElement(link, kind, name=kind)
-            _text(SubElement(SubElement(shape, "geometry"), "box"), "size", size)
+            add_text(SubElement(SubElement(shape, "geometry"), "box"), "size", size)
             if kind == "visual":
-                _material(shape, (0.60, 0.58, 0.55, 1))
+                add_material(shape, (0.60, 0.58, 0.55, 1))
             else:
-                _surface(shape, geom.friction[0], TABLE_BITS)
+                add_surface(shape, geom.friction[0], TABLE_BITS)
 
     # --- the arm ---
 
@@ -174,21 +183,21 @@ class _Writer:
             name = m.body(bodies[0]).name
             frame = (np.zeros(3), np.eye(3)) if top == 0 else self._in_base(d.xpos[top], d.xmat[top])
             link = SubElement(model, "link", name=name)
-            _pose(link, *frame)
+            add_pose(link, *frame)
             self._inertial(link, bodies, frame)
             for geom in np.flatnonzero(np.isin(m.geom_bodyid, bodies)):
                 self._geom(link, geom, frame, BASE_BITS if top == 0 else ALL_BITS)
             links[top] = link, *frame
         fixed = SubElement(model, "joint", name="on_the_table", type="fixed")
-        _text(fixed, "parent", "world")
-        _text(fixed, "child", links[0][0].get("name"))
+        add_text(fixed, "parent", "world")
+        add_text(fixed, "child", links[0][0].get("name"))
         for joint in self.contract.joints:
             self._joint(model, joint, links)
         states = self._plugin(
             model, "joint-state-publisher", "JointStatePublisher", topic="joint_states", update_rate=RATE
         )
         for joint in self.contract.joints:
-            _text(states, "joint_name", joint)
+            add_text(states, "joint_name", joint)
         for name, home, speed in zip(
             self.contract.joints, self.contract.home, self.contract.joint_speeds, strict=True
         ):
@@ -207,25 +216,15 @@ class _Writer:
         parent = links[m.body_weldid[m.body_parentid[m.jnt_bodyid[j]]]][0]
         slides = m.jnt_type[j] == mujoco.mjtJoint.mjJNT_SLIDE
         joint = SubElement(model, "joint", name=name, type="prismatic" if slides else "revolute")
-        _pose(joint, R.T @ (self._in_base(d.xanchor[j], np.eye(3))[0] - pos), np.eye(3))
-        _text(joint, "parent", parent.get("name"))
-        _text(joint, "child", child.get("name"))
+        add_pose(joint, R.T @ (self._in_base(d.xanchor[j], np.eye(3))[0] - pos), np.eye(3))
+        add_text(joint, "parent", parent.get("name"))
+        add_text(joint, "child", child.get("name"))
         low, high = m.jnt_range[j] if m.jnt_limited[j] else (-math.inf, math.inf)
         effort = m.actuator(name).forcerange[1]
-        axis = self._axis(joint, R.T @ self.base_R.T @ d.xaxis[j], low, high, m.dof_damping[m.jnt_dofadr[j]])
-        _text(axis.find("dynamics"), "friction", m.dof_frictionloss[m.jnt_dofadr[j]])
-        _text(axis.find("limit"), "effort", effort)
-        _text(axis.find("limit"), "velocity", 2 * AHEAD * self.contract.joint_speeds[i])
-
-    @staticmethod
-    def _axis(joint: Element, direction: np.ndarray, low: float, high: float, damping: float) -> Element:
-        axis = SubElement(joint, "axis")
-        _text(axis, "xyz", direction)
-        limit, dynamics = SubElement(axis, "limit"), SubElement(axis, "dynamics")
-        _text(limit, "lower", low)
-        _text(limit, "upper", high)
-        _text(dynamics, "damping", damping)
-        return axis
+        axis = add_axis(joint, R.T @ self.base_R.T @ d.xaxis[j], low, high, m.dof_damping[m.jnt_dofadr[j]])
+        add_text(axis.find("dynamics"), "friction", m.dof_frictionloss[m.jnt_dofadr[j]])
+        add_text(axis.find("limit"), "effort", effort)
+        add_text(axis.find("limit"), "velocity", 2 * AHEAD * self.contract.joint_speeds[i])
 
     def _inertial(
         self, link: Element, bodies: list[int], frame: tuple[np.ndarray, np.ndarray], factor: float = 1.0
@@ -236,20 +235,9 @@ class _Writer:
             m.body_mass[bodies] if m.body_mass[bodies].sum() > LIGHTEST else np.full(len(bodies), LIGHTEST)
         )
         centres = np.array([R.T @ (self._in_base(d.xipos[b], np.eye(3))[0] - pos) for b in bodies])
-        centre = masses @ centres / masses.sum()
-        inertia = np.zeros((3, 3))
-        for body, mass, own in zip(bodies, masses, centres, strict=True):
-            axes = R.T @ self._in_base(np.zeros(3), d.ximat[body])[1]
-            way = own - centre
-            inertia += axes @ np.diag(m.body_inertia[body]) @ axes.T
-            inertia += mass * (way @ way * np.eye(3) - np.outer(way, way))
-        inertia = factor * (inertia + 1e-9 * np.eye(3))
-        inertial = SubElement(link, "inertial")
-        _pose(inertial, centre, np.eye(3))
-        _text(inertial, "mass", factor * masses.sum())
-        matrix = SubElement(inertial, "inertia")
-        for row, column in ("xx", "xy", "xz", "yy", "yz", "zz"):
-            _text(matrix, f"i{row}{column}", inertia["xyz".index(row), "xyz".index(column)])
+        axes = [R.T @ self._in_base(np.zeros(3), d.ximat[b])[1] for b in bodies]
+        inertias = [A @ np.diag(m.body_inertia[b]) @ A.T for b, A in zip(bodies, axes, strict=True)]
+        add_inertial(link, factor * masses, centres, factor * np.array(inertias))
 
     def _geom(self, link: Element, geom: int, frame: tuple[np.ndarray, np.ndarray], bits: int) -> None:
         """Add a shape of the MuJoCo model to a link."""
@@ -259,13 +247,13 @@ class _Writer:
         visual = m.geom_group[geom] == VISUAL
         shape = SubElement(link, "visual" if visual else "collision", name=f"shape{geom}")
         own_pos, own_R = self._in_base(d.geom_xpos[geom], d.geom_xmat[geom])
-        _pose(shape, R.T @ (own_pos - pos), R.T @ own_R)
+        add_pose(shape, R.T @ (own_pos - pos), R.T @ own_R)
         self._geometry(SubElement(shape, "geometry"), geom)
         if visual:
             material = m.geom_matid[geom]
-            _material(shape, m.geom_rgba[geom] if material < 0 else m.mat_rgba[material])
+            add_material(shape, m.geom_rgba[geom] if material < 0 else m.mat_rgba[material])
         else:
-            _surface(shape, m.geom_friction[geom, 0], bits)
+            add_surface(shape, m.geom_friction[geom, 0], bits)
 
     def _geometry(self, parent: Element, geom: int) -> None:
         m, types = self.model, mujoco.mjtGeom
@@ -277,15 +265,15 @@ class _Writer:
                 vertices = m.mesh_vert[m.mesh_vertadr[mesh] :][: m.mesh_vertnum[mesh]]
                 faces = m.mesh_face[m.mesh_faceadr[mesh] :][: m.mesh_facenum[mesh]]
                 self.world.meshes[name] = stl(vertices, faces)
-            _text(SubElement(parent, "mesh"), "uri", name)
+            add_text(SubElement(parent, "mesh"), "uri", name)
         elif kind == types.mjGEOM_BOX:
-            _text(SubElement(parent, "box"), "size", 2 * size)
+            add_text(SubElement(parent, "box"), "size", 2 * size)
         elif kind == types.mjGEOM_SPHERE:
-            _text(SubElement(parent, "sphere"), "radius", size[0])
+            add_text(SubElement(parent, "sphere"), "radius", size[0])
         elif kind in (types.mjGEOM_CYLINDER, types.mjGEOM_CAPSULE):
             round_ = SubElement(parent, "cylinder" if kind == types.mjGEOM_CYLINDER else "capsule")
-            _text(round_, "radius", size[0])
-            _text(round_, "length", 2 * size[1])
+            add_text(round_, "radius", size[0])
+            add_text(round_, "length", 2 * size[1])
         else:
             raise ContractError(
                 f"{self.contract.robot}: the model has a shape of type {types(kind).name}, which SDF does not have"
@@ -297,7 +285,6 @@ class _Writer:
         self, world: Element, links: dict[int, tuple[Element, np.ndarray, np.ndarray]], cameras: Sequence[str]
     ) -> None:
         m, d = self.model, self.data
-        height, width = image_size(self.task)
         known = [m.camera(i).name for i in range(m.ncam)]
         mujoco.mj_camlight(m, d)
         for name in cameras:
@@ -308,31 +295,15 @@ class _Writer:
             link, link_pos, link_R = links.get(m.body_weldid[m.cam_bodyid[i]], (None, None, None))
             if m.cam_bodyid[i] == 0:
                 model = SubElement(world, "model", name=f"{name}_camera")
-                _text(model, "static", "true")
+                add_text(model, "static", "true")
                 link, link_pos, link_R = SubElement(model, "link", name="camera"), np.zeros(3), np.eye(3)
-            sensor = SubElement(link, "sensor", name=name, type="camera")
-            _pose(sensor, link_R.T @ (pos - link_pos), link_R.T @ R @ LOOK)
-            for key, value in (("topic", f"{name}/image"), ("update_rate", CAMERA_RATE), ("always_on", 1)):
-                _text(sensor, key, value)
-            camera = SubElement(sensor, "camera")
-            _text(camera, "optical_frame_id", f"{name}_optical_frame")
-            half = math.tan(math.radians(m.cam_fovy[i]) / 2)
-            _text(camera, "horizontal_fov", 2 * math.atan(half * width / height))
-            image, clip = SubElement(camera, "image"), SubElement(camera, "clip")
-            for key, value in (
-                ("width", width),
-                ("height", height),
-                ("format", "R8G8B8"),
-                ("anti_aliasing", 0),
-            ):
-                _text(image, key, value)
-            _text(clip, "near", 0.01)
-            _text(clip, "far", 5)
+            pose = link_R.T @ (pos - link_pos), link_R.T @ R @ LOOK
+            add_camera(link, name, pose, CAMERA_RATE, image_size(self.task), m.cam_fovy[i])
 
     def _object(self, world: Element, name: str, position: np.ndarray, R: np.ndarray) -> None:
         """Add an object and all that is part of it as one model, whose frame is the object's."""
         model = SubElement(world, "model", name=name)
-        _pose(model, position, R)
+        add_pose(model, position, R)
         frames = {name: np.zeros(3)}
         for item in self.objects.values():
             if item.part_of in frames:
@@ -357,94 +328,36 @@ class _Writer:
                 update_rate=RATE,
             )
             for part in jointed:
-                _text(states, "joint_name", part)
+                add_text(states, "joint_name", part)
                 self._plugin(model, "apply-joint-force", "ApplyJointForce", joint_name=part)
 
     def _object_link(self, model: Element, item: SceneObject, place: np.ndarray) -> None:
         m, body = self.model, self.model.body(item.name).id
-        link = SubElement(model, "link", name=_link(item.name))
-        _pose(link, place, np.eye(3))
+        link = SubElement(model, "link", name=link_name(item.name))
+        add_pose(link, place, np.eye(3))
         if not item.collides:
-            _text(link, "gravity", "false")
+            add_text(link, "gravity", "false")
         frame = self._in_base(self.data.xpos[body], self.data.xmat[body])
         mass = max(float(m.body_mass[body]), LIGHTEST)
         self._inertial(link, [body], frame, HEAVY / mass if item.fixed else 1.0)
         for i, part in enumerate(item.parts):
             for kind in ("visual", "collision") if item.collides else ("visual",):
                 shape = SubElement(link, kind, name=f"{kind}{i}")
-                _pose(shape, np.array(part.position), np.eye(3))
-                geometry = SubElement(shape, "geometry")
-                if part.shape == "box":
-                    _text(SubElement(geometry, "box"), "size", part.size)
-                elif part.shape == "sphere":
-                    _text(SubElement(geometry, "sphere"), "radius", part.size[0])
-                else:
-                    cylinder = SubElement(geometry, "cylinder")
-                    _text(cylinder, "radius", part.size[0])
-                    _text(cylinder, "length", part.size[1])
+                add_pose(shape, np.array(part.position), np.eye(3))
+                add_primitive(SubElement(shape, "geometry"), part)
                 if kind == "visual":
-                    _material(shape, (*part.color, 1))
+                    add_material(shape, (*part.color, 1))
                 else:
-                    _surface(shape, part.friction, ALL_BITS)
+                    add_surface(shape, part.friction, ALL_BITS)
 
     def _object_joint(self, model: Element, item: SceneObject) -> None:
         kind = {"slide": "prismatic", "hinge": "revolute"}[item.joint.type] if item.joint else "fixed"
         joint = SubElement(model, "joint", name=item.name, type=kind)
-        _text(joint, "parent", _link(item.part_of))
-        _text(joint, "child", _link(item.name))
+        add_text(joint, "parent", link_name(item.part_of))
+        add_text(joint, "child", link_name(item.name))
         if item.joint:
-            axis = self._axis(joint, np.array(item.joint.axis), *item.joint.range, item.joint.damping)
+            axis = add_axis(joint, np.array(item.joint.axis), *item.joint.range, item.joint.damping)
             dynamics = axis.find("dynamics")
-            _text(dynamics, "friction", item.joint.frictionloss)
-            _text(dynamics, "spring_reference", 0)
-            _text(dynamics, "spring_stiffness", item.joint.spring)
-
-
-def stl(vertices: np.ndarray, faces: np.ndarray) -> bytes:
-    """Return a binary STL of vertices [V, 3] (m) and faces [F, 3]."""
-    corners = vertices[faces].astype("<f4")
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-    facets = np.zeros(len(faces), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attributes", "<u2")])
-    facets["normal"], facets["corners"] = normals, corners
-    return b"\0" * 80 + np.uint32(len(faces)).astype("<u4").tobytes() + facets.tobytes()
-
-
-def _link(name: str) -> str:
-    """Return the name of an object's link: its joint has the object's own, and no two things may share one."""
-    return f"{name}_link"
-
-
-def _number(value: float) -> str:
-    if isinstance(value, str):
-        return value
-    if math.isinf(value):
-        return "1e16" if value > 0 else "-1e16"
-    return f"{value:.7g}" if abs(value) > 1e-14 else "0"
-
-
-def _text(parent: Element, tag: str, value) -> Element:
-    """Add an element that holds a text, a number or a vector."""
-    element = SubElement(parent, tag)
-    values = [value] if isinstance(value, str) or np.ndim(value) == 0 else value
-    element.text = " ".join(map(_number, values))
-    return element
-
-
-def _pose(parent: Element, pos: np.ndarray, R: np.ndarray) -> None:
-    _text(parent, "pose", (*pos, *matrix_rpy(R)))
-
-
-def _material(parent: Element, rgba: Sequence[float]) -> None:
-    material = SubElement(parent, "material")
-    for key in ("ambient", "diffuse"):
-        _text(material, key, rgba)
-    _text(material, "specular", (0.1, 0.1, 0.1, 1))
-
-
-def _surface(parent: Element, friction: float, bits: int) -> None:
-    surface = SubElement(parent, "surface")
-    ode = SubElement(SubElement(surface, "friction"), "ode")
-    _text(ode, "mu", friction)
-    _text(ode, "mu2", friction)
-    _text(SubElement(surface, "contact"), "collide_bitmask", bits)
+            add_text(dynamics, "friction", item.joint.frictionloss)
+            add_text(dynamics, "spring_reference", 0)
+            add_text(dynamics, "spring_stiffness", item.joint.spring)
