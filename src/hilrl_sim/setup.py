@@ -3,7 +3,7 @@ from setuptools import find_packages, setup
 setup(
     name="hilrl_sim",
     version="0.1.0",
-    description="MuJoCo simulator node, emulated arm, scenes, scripted operator.",
+    description="MuJoCo simulator node, emulated arm, Gazebo's world, scenes, scripted operator.",
     maintainer="hilrl developers",
     maintainer_email="maintainers@hilrl.org",
     license="Apache-2.0",
@@ -19,6 +19,8 @@ setup(
             "simulator = hilrl_sim.simulator_node:main",
             "emulated_arm = hilrl_sim.twin_node:main",
             "operator = hilrl_sim.operator_node:main",
+            "gazebo = hilrl_sim.gazebo.gazebo_node:main",
+            "gazebo_files = hilrl_sim.gazebo.files:main",
         ],
     },
 )

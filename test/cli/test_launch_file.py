@@ -108,6 +108,24 @@ def test_a_commands_stderr(demo, tmp_path, capsys, on_stderr, value, printed):
     assert capsys.readouterr().err.endswith(printed)
 
 
+def test_a_set_parameter_reaches_every_node_that_comes_after_it_in_its_group(demo, tmp_path):
+    before, inside, after = load(
+        tmp_path,
+        """
+launch:
+- group:
+  - node: {pkg: demo, exec: plain, name: before}
+  - set_parameter: {name: use_sim_time, value: 'true', if: 'true'}
+  - set_parameter: {name: rate, value: '2.5', unless: 'true'}
+  - node: {pkg: demo, exec: plain, name: inside, param: [{name: a, value: 1}]}
+- node: {pkg: demo, exec: plain, name: after}
+""",
+    )
+    assert "use_sim_time:=True" not in before.argv + after.argv
+    assert inside.argv[1:6] == ("--ros-args", "-r", "__node:=inside", "-p", "use_sim_time:=True")
+    assert not [word for word in inside.argv if word.startswith("rate")]
+
+
 def test_processes_of_one_name_are_told_apart(demo, tmp_path):
     node = "- node: {pkg: demo, exec: plain}\n"
     assert [p.name for p in load(tmp_path, f"launch:\n{node * 3}")] == ["plain", "plain-2", "plain-3"]

@@ -152,6 +152,7 @@ def test_what_the_real_tool_refuses_is_refused(demo, tmp_path, monkeypatch, text
 def test_the_launch_files_of_the_suite(path, tmp_path, monkeypatch, pretend):
     pretend("robot_state_publisher", "robot_state_publisher")
     pretend("controller_manager", "ros2_control_node", "spawner")
+    pretend("ros_gz_bridge", "parameter_bridge")
     arguments = launch_file.declared_arguments(path).values()
     given = {a.name: "1" for a in arguments if a.default is None}
     compare(path, given, tmp_path / "parameters", monkeypatch)

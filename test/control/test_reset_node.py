@@ -140,3 +140,36 @@ def test_without_joint_states_there_is_no_reset(make_graph):
 def test_an_unknown_way_to_start_is_one_sentence(make_graph, start):
     with pytest.raises(Exception, match="parameter 'start' is 'later', expected one of button, timer"):
         make_graph(start=start).add(ResetNode())
+
+
+def test_in_a_simulator_the_scene_is_placed_when_the_arm_is_home_and_its_answer_counts(make_graph):
+    graph = make_graph(robot=ROBOT, task="pick_cube", speed=3.0, start="scene")
+    asked, message = [], ["the cube fell off"]
+
+    def place(request, response):
+        asked.append((request.episode, request.seed))
+        response.success, response.message = not message[0], message[0]
+        return response
+
+    graph.probe.create_service(Reset, "reset_scene", place)
+    rig = Rig(graph)
+    rig.see(AWAY)
+    graph.until(rig.node.scene.service_is_ready)
+    answer = rig.ask(episode=1, seed=5)
+    graph.until(answer.done)
+    assert not answer.result().success and answer.result().message == "the cube fell off"
+    assert np.abs(rig.sent[-1] - HOME).max() < 0.3
+    message[0] = ""
+    answer = rig.ask(episode=2, seed=6)
+    graph.until(answer.done)
+    assert answer.result().success and asked == [(1, 5), (2, 6)]
+    # a person who puts things in place has nothing to do
+    assert ResetStatus.WAITING not in [state for _, state in rig.states]
+
+
+def test_a_simulator_that_does_not_place_the_scene_is_named(make_graph):
+    rig = Rig(make_graph(robot=ROBOT, task="pick_cube", speed=3.0, start="scene"))
+    rig.see(HOME)
+    answer = rig.ask()
+    rig.graph.until(answer.done)
+    assert answer.result().message == "nobody serves reset_scene: is the simulator's node up?"

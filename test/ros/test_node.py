@@ -3,12 +3,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 
-from hilrl_ros.node import UserError, declare, param
+from hilrl_ros.node import UserError, declare, param, steady_ns
 
 
 @dataclass
@@ -176,3 +181,15 @@ def test_stepping_back_counts_also_where_a_supervisor_gives_each_process_a_sessi
         [sys.executable, "-c", code], start_new_session=True, capture_output=True, text=True, check=True
     ).stdout.split()
     assert (out[0], out[-1]) == ("10", "10")
+
+
+def test_what_lasts_is_measured_on_a_clock_that_nobody_sets_or_by_the_simulators_time(make_graph):
+    graph = make_graph()
+    assert abs(steady_ns(graph.probe) - time.monotonic_ns()) < 1e9
+    simulated = graph.add(
+        rclpy.create_node("simulated", parameter_overrides=[Parameter("use_sim_time", value=True)])
+    )
+    clock = graph.publisher(Clock, "/clock", 10)
+    assert steady_ns(simulated) == 0
+    graph.until(lambda: clock.publish(Clock(clock=Time(sec=7))) or steady_ns(simulated))
+    assert steady_ns(simulated) == 7_000_000_000

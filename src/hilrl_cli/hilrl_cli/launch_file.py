@@ -19,7 +19,7 @@ import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 from .errors import LaunchError, suggest
-from .substitutions import Call, Scope, parameter_value, parse, split_command
+from .substitutions import Call, Scope, parameter_value, parse, plain_value, split_command
 
 OUTPUTS = ("screen", "log", "both", "own_log", "full")
 
@@ -141,6 +141,7 @@ _KEYS = {
     "include": {"file", "arg"} | _CONDITION,
     "group": {"children", "scoped"} | _CONDITION,
     "push_ros_namespace": {"namespace"} | _CONDITION,
+    "set_parameter": {"name", "value"} | _CONDITION,
     "node": {"pkg", "exec", "namespace", "param", "remap", "args", "ros_args"} | _PROCESS,
     "executable": {"cmd"} | _PROCESS,
 }
@@ -151,6 +152,7 @@ _REQUIRED = {
     "include": {"file"},
     "group": {"children"},
     "push_ros_namespace": {"namespace"},
+    "set_parameter": {"name", "value"},
     "node": {"pkg", "exec"},
     "executable": {"cmd"},
 }
@@ -365,6 +367,13 @@ class _Interpreter:
     def push_ros_namespace(self, body: _Map) -> None:
         self.scope.variables["ros_namespace"] = self.namespace(body)
 
+    def set_parameter(self, body: _Map) -> None:
+        value = plain_value(self.perform(body, "value"))
+        self.scope.variables["ros_parameters"] = (
+            *self.scope.variables.get("ros_parameters", ()),
+            (self.perform(body, "name"), value),
+        )
+
     def executable(self, body: _Map) -> None:
         command = self.command(body, "cmd")
         if not command:
@@ -386,6 +395,8 @@ class _Interpreter:
             command += ["-r", f"__node:={name}"]
         if namespace is not None:
             command += ["-r", f"__ns:={namespace}"]
+        for parameter, value in self.scope.variables.get("ros_parameters", ()):
+            command += ["-p", f"{parameter}:={value}"]
         target = f"{namespace.rstrip('/')}/{name}" if name is not None and namespace is not None else "/**"
         for entry in _entries(body, "param", {"name", "value", "type", "param", "from"}, ()):
             command += ["--params-file", self.parameter_file(entry, target, name or executable)]

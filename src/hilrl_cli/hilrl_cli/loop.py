@@ -10,7 +10,7 @@ from typing import Any
 from .arm import EMULATED, find_port
 from .errors import UserError
 
-FOLLOWER, SIM = "/dev/so101_follower", "sim"
+FOLLOWER, SIM, GAZEBO = "/dev/so101_follower", "sim", "gazebo"
 CONTROLLERS = ("joint_trajectory_controller", "forward_command_controller")
 OPERATORS = ("gamepad", "keyboard", "leader", "scripted")
 # devices that a second terminal completes
@@ -25,8 +25,8 @@ def add_place(parser: argparse.ArgumentParser, port: str, operators: tuple[str, 
     parser.add_argument(
         "--port",
         default=port,
-        help=f"serial port, emulated (servos in MuJoCo), sim, or the controller of ros2_control that moves the arm: "
-        f"{' or '.join(CONTROLLERS)} (default: {port})",
+        help=f"serial port, emulated (servos in MuJoCo), sim, gazebo, or the controller of ros2_control that moves the "
+        f"arm: {' or '.join(CONTROLLERS)} (default: {port})",
     )
     parser.add_argument(
         "--operator",
@@ -60,9 +60,9 @@ def place(arguments: argparse.Namespace, in_sim: str = "scripted", hint: bool = 
         UserError: There is no such port, or it may not be opened.
     """
     port = arguments.port
-    if port not in (SIM, EMULATED, *CONTROLLERS):
+    if port not in (SIM, GAZEBO, EMULATED, *CONTROLLERS):
         find_port(port, "follower")
-    operator = arguments.operator or (in_sim if port == SIM else "gamepad")
+    operator = arguments.operator or (in_sim if port in (SIM, GAZEBO) else "gamepad")
     if hint and operator in _SECOND_TERMINAL:
         print(_SECOND_TERMINAL[operator])
     values = {"port": port, "operator": operator}
@@ -77,7 +77,8 @@ def check_start(values: dict[str, str]) -> None:
     Raises:
         UserError: Nobody is at the arm.
     """
-    if values["port"] != SIM and values["operator"] == "none" and values.get("start") != "timer":
+    waits = values["port"] not in (SIM, GAZEBO) and values.get("start") != "timer"
+    if waits and values["operator"] == "none":
         raise UserError("with --operator none nobody presses pause to start an episode: add start:=timer")
 
 

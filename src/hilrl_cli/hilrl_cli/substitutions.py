@@ -289,6 +289,11 @@ def parameter_value(scope: Scope, value: Any, type_name: str = "yaml") -> Any:
     return result
 
 
+def plain_value(text: str) -> Any:
+    """Value of a text as YAML reads it, as `set_parameter` takes it even where no substitution made it."""
+    return _coerce(text, None, False)
+
+
 def _coerce(text: str, kind: type | None, is_list: bool) -> Any:
     """Text as the given type, by the rules of YAML; without a type as YAML reads it."""
     if kind is str and not is_list:

@@ -1,6 +1,5 @@
 """Intervention mux node: forwards the policy's action, or the person's while the dead-man of a device is held."""
 
-import time
 from dataclasses import dataclass
 
 from hilrl_msgs.msg import Action, Episode
@@ -9,7 +8,7 @@ from rclpy.node import Node
 from hilrl_control.mux import Mux
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
-from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_ros.node import ask_for_realtime, declare, param, run, steady_ns
 
 
 @dataclass
@@ -55,15 +54,15 @@ class MuxNode(Node):
 
     def on_policy(self, msg: Action) -> None:
         """Forward the step's action as soon as it is decided."""
-        self.send(self.mux.on_policy(msg, time.monotonic_ns()))
+        self.send(self.mux.on_policy(msg, steady_ns(self)))
 
     def on_person(self, msg: Action) -> None:
         """Remember the reading; forward the step that waited for it."""
-        self.send(self.mux.on_person(msg, time.monotonic_ns()))
+        self.send(self.mux.on_person(msg, steady_ns(self)))
 
     def on_tick(self) -> None:
         """Let the person drive for one control period."""
-        self.send(self.mux.on_tick(time.monotonic_ns()))
+        self.send(self.mux.on_tick(steady_ns(self)))
 
     def on_episode(self, msg: Episode) -> None:
         """Learn whether the person may take over in this episode."""

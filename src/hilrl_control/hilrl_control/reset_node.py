@@ -1,8 +1,7 @@
-"""Reset node: brings a real arm to the start of an episode, and waits until a person has put things in place."""
+"""Reset node: brings an arm to the start of an episode, and waits until things have been put in place."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import joint_vector
-from hilrl_ros.node import ask_for_realtime, declare, param, run
+from hilrl_ros.node import ask_for_realtime, declare, param, run, steady_ns
 
 _TICK = 0.05  # s between two targets: when this node dies, the driver's watchdog stops the arm
 _AHEAD = 0.1  # s that a target lies ahead, so that the arm moves on smoothly
@@ -33,8 +32,9 @@ class ResetParams:
     task: str = param("pick_cube", "Task: a name from config/tasks or a path")
     start: str = param(
         "button",
-        "What starts the episode once the arm is home: the person's pause button, or a timer",
-        choices=("button", "timer"),
+        "What starts the episode once the arm is home: the person's pause button, a timer, or the simulator that has "
+        "placed the objects",
+        choices=("button", "timer", "scene"),
     )
     wait: float = param(3.0, "How long the timer waits", unit="s", bounds=(0.0, 3600.0))
     speed: float = param(0.8, "Speed of the fastest joint on the way home", unit="rad/s", bounds=(0.05, 3.0))
@@ -68,7 +68,8 @@ class ResetNode(TargetsNode):
 
     The service is there from the arm's first joint states on: before, who wants a reset has to wait for the arm.
     Publishes joint targets (see `TargetsNode`) and, latched, `reset_status`. The offset is drawn from the request's
-    seed, within the task's `home_spread`.
+    seed, within the task's `home_spread`. With `start` scene the simulator's `reset_scene` places the objects when the
+    arm is home, and its answer is the answer.
     """
 
     def __init__(self):
@@ -88,6 +89,7 @@ class ResetNode(TargetsNode):
         self.publisher = self.create_publisher(ResetStatus, "reset_status", qos.LATCHED)
         self.create_subscription(JointState, "joint_states", self.on_joints, qos.SENSOR)
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
+        self.scene = self.create_client(Reset, "reset_scene") if self.params.start == "scene" else None
         self.create_timer(_TICK, self.tick)
         ask_for_realtime(self, self.params.realtime)
 
@@ -110,7 +112,7 @@ class ResetNode(TargetsNode):
             if self.done is not None and not self.done.done():
                 self.done.set_result(f"episode {request.episode} was asked for meanwhile")
             home = self.kinematics.near_home(self.spread, np.random.default_rng(request.seed))
-            self.path, self.since = Path(self.joints, home, self.speeds), time.monotonic()
+            self.path, self.since = Path(self.joints, home, self.speeds), self.now()
             self.done = Future()
             self.status = ResetStatus(episode=request.episode, seed=request.seed)
             self.enter(ResetStatus.MOVING)
@@ -119,6 +121,10 @@ class ResetNode(TargetsNode):
         response.stamp = self.get_clock().now().to_msg()
         return response
 
+    def now(self) -> float:
+        """Return the time that the way home takes, s."""
+        return steady_ns(self) * 1e-9
+
     def enter(self, state: int) -> None:
         """Note and tell how far the reset is."""
         self.status.state = state
@@ -126,12 +132,15 @@ class ResetNode(TargetsNode):
 
     def tick(self) -> None:
         """Move on along the path; see whether the arm has come, and whether the timer has run down."""
-        elapsed = time.monotonic() - self.since
+        elapsed = self.now() - self.since
         if self.status.state == ResetStatus.MOVING and self.path is not None:
             self.send(self.path.at(elapsed + _AHEAD))
             off = np.abs(self.joints - self.path.end)[self.arm]
             if elapsed >= self.path.duration and off.max() < _NEAR:
-                self.since = time.monotonic()
+                if self.scene is not None:
+                    self.place(patient=elapsed < self.path.duration + _LATE)
+                    return
+                self.since = self.now()
                 self.enter(ResetStatus.WAITING)
                 if self.params.start == "button":
                     self.get_logger().info("the arm is home: put things in place, then press pause to start")
@@ -140,6 +149,22 @@ class ResetNode(TargetsNode):
                 self.finish(f"the arm did not come home: {joint} is {off.max():.2f} rad away")
         elif self.status.state == ResetStatus.WAITING and self._timer_ran_down(elapsed):
             self.finish("")
+
+    def place(self, patient: bool) -> None:
+        """Have the simulator place the objects, and answer what it answers."""
+        if not self.scene.service_is_ready():
+            if not patient:
+                self.finish("nobody serves reset_scene: is the simulator's node up?")
+            return
+        self.path = None
+        done = self.done
+        request = Reset.Request(episode=self.status.episode, seed=self.status.seed)
+
+        def answered(future: Future) -> None:
+            if self.done is done and not done.done():  # else another episode was asked for meanwhile
+                self.finish(future.result().message)
+
+        self.scene.call_async(request).add_done_callback(answered)
 
     def _timer_ran_down(self, elapsed: float) -> bool:
         return self.params.start == "timer" and elapsed >= self.params.wait

@@ -5,13 +5,14 @@ from __future__ import annotations
 import array
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from hilrl_msgs.msg import Action, Episode, Observation, Reward
+from trajectory_msgs.msg import JointTrajectory
 
 from hilrl_ros.contract import Contract
 from hilrl_ros.images import to_rgb
@@ -56,6 +57,38 @@ def message_class(type_name: str) -> type:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError):
         raise ValueError(f"message type '{type_name}' is not installed; expected package/msg/Name") from None
+
+
+def read_trajectory(
+    msg: JointTrajectory, joints: Sequence[str], now_ns: int, max_age: float
+) -> tuple[np.ndarray, list[float]]:
+    """Return the joint targets of a trajectory and when each is due.
+
+    Args:
+        msg: The trajectory, its joints in any order.
+        joints: Joint names [n] in the order that is wanted.
+        now_ns: Time of the arm's clock, ns.
+        max_age: How far a stamp may be from it, s; a trajectory without a stamp means from now on.
+
+    Returns:
+        Targets [k, n] (rad) and seconds from now [k].
+
+    Raises:
+        ValueError: It is too old, or is not of these joints.
+    """
+    age = (now_ns - nanoseconds(msg.header.stamp)) * 1e-9
+    if nanoseconds(msg.header.stamp) and abs(age) > max_age:
+        raise ValueError(
+            f"trajectory refused: its stamp is {abs(age):.2f} s in the {'past' if age > 0 else 'future'}, expected "
+            f"at most {max_age:g} s (max_age); is a node late, or do clocks differ?"
+        )
+    if sorted(msg.joint_names) != sorted(joints):
+        raise ValueError(f"trajectory refused: it names {list(msg.joint_names)}, expected {list(joints)}")
+    order = [msg.joint_names.index(name) for name in joints]
+    if any(len(point.positions) != len(order) for point in msg.points):
+        raise ValueError(f"trajectory refused: each of its points needs {len(order)} positions")
+    points = np.array([point.positions for point in msg.points], float).reshape(-1, len(order))
+    return points[:, order], [seconds(point.time_from_start) for point in msg.points]
 
 
 def floats(values) -> array.array:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +101,15 @@ def declare(node: Node, params: type[P]) -> P:
             )
         values[field.name] = list(value or []) if isinstance(default, list) else value
     return params(**values)
+
+
+def steady_ns(node: Node) -> int:
+    """Return the time (ns) by which a node measures how long something takes, on a clock that nobody sets.
+
+    Where a simulator tells the time (`use_sim_time`) it is the simulator's: on a slow machine that runs slower too.
+    """
+    clock = node.get_clock()
+    return clock.now().nanoseconds if clock.ros_time_is_active else time.monotonic_ns()
 
 
 def ask_for_realtime(node: Node, wanted: bool, priority: int = 10) -> None:

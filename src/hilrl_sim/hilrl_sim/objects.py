@@ -30,6 +30,7 @@ SURFACE_KEYS = ("color", "friction")  # of an object, for all its parts, or of o
 JOINT_TYPES = {"slide": mujoco.mjtJoint.mjJNT_SLIDE, "hinge": mujoco.mjtJoint.mjJNT_HINGE}
 CONTACT_TIME = 0.02  # s, MuJoCo's default
 AXES = ("x", "y", "z", "yaw")
+TRIES = 1000  # draws of a thing's place before the scene counts as too crowded
 # Collision bits (contype, conaffinity): the arm meets objects and the table but not itself, whose
 # neighbouring hulls overlap; objects meet everything.
 ARM_BITS, OBJECT_BITS, TABLE_BITS, NO_BITS = (1, 0), (2, 3), (0, 3), (0, 0)
@@ -170,6 +171,37 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
             settings["spawn"] = _spawn(f"{where}.spawn", raw["spawn"], settings["held"], _height(parts))
         objects[name] = SceneObject(name, parts, **settings)
     return objects
+
+
+def draw_places(task: Task, rng: np.random.Generator) -> dict[str, tuple[np.ndarray, float]]:
+    """Draw where the objects of a task's scene begin; things nearer than its `apart` are drawn again.
+
+    Every simulator draws with this: the same seed is the same table.
+
+    Returns:
+        Position [3] (m) and yaw (rad) by name, as `SceneObject.spawn` says, of all that are no part of another.
+
+    Raises:
+        ContractError: The scene does not fit, or there is no room.
+    """
+    apart, taken, places = float(task.scene.get("apart", 0.0)), [], {}
+    for name, item in scene_objects(task).items():
+        if item.part_of:
+            continue
+        for _ in range(TRIES):
+            x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in AXES)
+            lies = item.collides and not item.held
+            if not lies or all(np.hypot(x - u, y - v) >= apart for u, v in taken):
+                break
+        else:
+            raise ContractError(
+                f"{task.name}.scene.apart: no place {apart} m from the others for '{name}'; "
+                "widen its spawn or lower apart"
+            )
+        if lies:
+            taken.append((x, y))
+        places[name] = np.array([x, y, z]), yaw
+    return places
 
 
 def _parts(where: str, raw: dict[str, Any]) -> tuple[Part, ...]:

@@ -8,12 +8,11 @@ import numpy as np
 from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics, frame, model_joints
 
-from .objects import AXES, scene_objects
+from .objects import draw_places, scene_objects
 from .rendering import Renderer
 from .scene import build, read_grasp
 from .variation import Variation
 
-TRIES = 1000  # draws of a thing's place before the scene counts as too crowded
 SETTLE = 0.2  # s that arm and objects get to come to rest after a reset
 CLOSE = 0.0005  # m between an object and the jaws that are about to close on it
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -102,32 +101,20 @@ class Simulation:
         mujoco.mj_forward(self.model, self.data)
 
     def _place_all(self, rng: np.random.Generator) -> dict[str, tuple[np.ndarray, float]]:
-        """Draw every object's pose; things that would lie closer than the task's `apart` are drawn again.
+        """Draw every object's pose (see `draw_places`) and put it there.
 
         Returns:
             Offset [3] (m) and yaw of those that begin in the jaws, by name; they are not placed.
         """
-        apart, placed, held = float(self.task.scene.get("apart", 0.0)), [], {}
+        held = {}
         for name, item in self._objects.items():
             if item.part_of:
                 self._rest(name)
-                continue
-            for _ in range(TRIES):
-                x, y, z, yaw = (rng.uniform(*item.spawn[axis]) for axis in AXES)
-                lies = item.collides and not item.held
-                if not lies or all(np.hypot(x - u, y - v) >= apart for u, v in placed):
-                    break
+        for name, (position, yaw) in draw_places(self.task, rng).items():
+            if self._objects[name].held:
+                held[name] = position, yaw
             else:
-                raise ContractError(
-                    f"{self.task.name}.scene.apart: no place {apart} m from the others for '{name}'; "
-                    "widen its spawn or lower apart"
-                )
-            if item.held:
-                held[name] = np.array([x, y, z]), yaw
-                continue
-            if lies:
-                placed.append((x, y))
-            self._place(name, self._base_pos + self._base_R @ [x, y, z], self._base_R, yaw)
+                self._place(name, self._base_pos + self._base_R @ position, self._base_R, yaw)
         return held
 
     def _place(self, name: str, pos: np.ndarray, R: np.ndarray, yaw: float) -> None:

@@ -18,7 +18,7 @@ from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.lifecycle import survive_invalid_transitions
-from hilrl_ros.messages import nanoseconds, seconds, to_time
+from hilrl_ros.messages import read_trajectory, to_time
 from hilrl_ros.node import (
     UserError,
     ask_for_realtime,
@@ -301,22 +301,11 @@ class DriverNode(LifecycleNode):
 
     def on_trajectory(self, msg: JointTrajectory) -> None:
         """Take a trajectory of joint targets, in any order of joints."""
-        age = (self.get_clock().now().nanoseconds - nanoseconds(msg.header.stamp)) * 1e-9
-        if nanoseconds(msg.header.stamp) and abs(age) > self.params.max_age:
-            self.refuse(
-                f"trajectory refused: its stamp is {abs(age):.2f} s in the {'past' if age > 0 else 'future'}, expected "
-                f"at most {self.params.max_age:g} s (max_age); is a node late, or do clocks differ?"
-            )
-            return
-        if sorted(msg.joint_names) != sorted(self.names):
-            self.refuse(f"trajectory refused: it names {list(msg.joint_names)}, expected {self.names}")
-            return
-        order = [msg.joint_names.index(name) for name in self.names]
-        if any(len(point.positions) != len(order) for point in msg.points):
-            self.refuse(f"trajectory refused: each of its points needs {len(order)} positions")
-            return
-        points = np.array([point.positions for point in msg.points], float).reshape(-1, len(order))
-        self.command(points[:, order], [seconds(point.time_from_start) for point in msg.points])
+        now = self.get_clock().now().nanoseconds
+        try:
+            self.command(*read_trajectory(msg, self.names, now, self.params.max_age))
+        except ValueError as error:
+            self.refuse(str(error))
 
     def command(self, points: np.ndarray, times: list[float]) -> None:
         """Give targets to the guard."""

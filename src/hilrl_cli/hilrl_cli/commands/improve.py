@@ -10,7 +10,7 @@ from hilrl_cli import environment, loop
 from hilrl_cli.commands import bc, launch
 from hilrl_cli.errors import UserError
 
-# who improves a policy unless `--agent` says it: the first that starts from such a one
+# who improves a policy unless `--agent` says it: the first that starts from such a one; the last does from any
 _METHODS = ("sac", "residual")
 _TARGET, _STEPS = 0.98, 5000
 
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent",
         metavar="METHOD",
-        help=f"how: name from config/agents or a path (default: {_METHODS[0]}, or the policy's own algorithm, which "
-        "then imitates the person's corrections)",
+        help="how: name from config/agents or a path (default: the first that starts from such a policy of "
+        f"{', '.join(_METHODS)})",
     )
     parser.add_argument(
         "--data",
@@ -128,8 +128,7 @@ def method(policy: Path, agent: str | None, robot: str, task: str) -> str:
     try:
         contract, _ = load_contract(robot, task)
         found = read_checkpoint(policy, contract.to_dict()).algorithm
-        able = [name for name in _METHODS if name in AGENTS and AGENTS[name].starts_from(found)]
-        agent = agent or (able or [found])[0]
+        agent = agent or next(name for name in _METHODS if AGENTS[name].starts_from(found))
         check_start(load_agent_settings(agent, str(policy)).algorithm, found)
     except (ContractError, CheckpointError, ConfigError) as error:
         raise UserError(str(error)) from None

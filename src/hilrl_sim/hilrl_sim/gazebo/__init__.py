@@ -1,0 +1,1 @@
+"""The same arm, table and tasks in Gazebo: its world, its bridge, the node between it and the graph."""
