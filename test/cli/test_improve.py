@@ -85,6 +85,20 @@ def test_recorded_episodes_join(policy, launched, tmp_path):
     assert launched["offline_data"] == str(tmp_path / "shown")
 
 
+@pytest.mark.parametrize(
+    ("words", "agent"),
+    [
+        ((), "sac"),
+        (("--alone",), "residual_alone"),
+        (("operator:=none",), "residual_alone"),
+        (("--alone", "--agent", "sac"), "sac"),
+    ],
+)
+def test_who_improves_depends_on_whether_a_person_helps(launched, policy, words, agent):
+    assert improved(policy, *words) == 0
+    assert launched["agent"] == agent
+
+
 def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     raw = yaml.safe_load(TASK_FILE.read_text())
     raw["privileged"] = raw.pop("state")
