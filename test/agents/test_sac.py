@@ -188,9 +188,9 @@ def test_bc_learns_from_a_persons_steps_only():
 
 
 def test_the_algorithm_stays_readable():
-    from hilrl_agents import bc, sac
+    from hilrl_agents import bc, qc, qc_fql, recap, sac, tdmpc2
 
-    for module in (sac, bc):
+    for module in (sac, bc, qc, qc_fql, tdmpc2, recap):
         source = inspect.getsource(module)
         tree = ast.parse(source)
         for node in ast.walk(tree):

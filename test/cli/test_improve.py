@@ -85,6 +85,20 @@ def test_recorded_episodes_join(policy, launched, tmp_path):
     assert launched["offline_data"] == str(tmp_path / "shown")
 
 
+@pytest.mark.parametrize(
+    ("words", "agent"),
+    [
+        ((), "sac"),
+        (("--alone",), "residual_alone"),
+        (("operator:=none",), "residual_alone"),
+        (("--alone", "--agent", "sac"), "sac"),
+    ],
+)
+def test_who_improves_depends_on_whether_a_person_helps(launched, policy, words, agent):
+    assert improved(policy, *words) == 0
+    assert launched["agent"] == agent
+
+
 def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     raw = yaml.safe_load(TASK_FILE.read_text())
     raw["privileged"] = raw.pop("state")
@@ -97,7 +111,8 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     }
     theirs = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers)
     words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", "--run", "ours"]
-    assert improved(*words, "--agent", "act") == 0
+    assert improved(*words) == 0
+    assert launched["agent"] == "residual"
     assert launched["warm_start"] == str(tmp_path / "runs/ours/prior/checkpoint")
     assert launched["robot"] == str(tmp_path / "runs/ours/prior/robot.yaml")
 
@@ -107,7 +122,10 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     [
         (["nowhere"], r"--task is missing: .*nowhere does not say what its policy is to do"),
         (["nowhere", "--task", TASK_FILE], r"nowhere is no checkpoint: there is no config\.yaml in it"),
-        (["runs/bc", "--agent", "flow"], r"'flow' cannot start from a policy of 'bc'; these can: bc, sac"),
+        (
+            ["runs/bc", "--agent", "flow"],
+            r"'flow' cannot start from a policy of 'bc'; these can: bc, residual, sac",
+        ),
         (["runs/bc", "--task", "reach"], r"was trained under another contract: "),
         (
             ["runs/bc", "--alone", "--operator", "gamepad"],
@@ -126,8 +144,8 @@ def test_mistakes_are_one_sentence(policy, launched, capsys, words, error):
     assert re.search(error, capsys.readouterr().err)
 
 
-def test_the_methods_that_are_tried_exist():
-    assert set(improve._METHODS) <= set(AGENTS)
+def test_there_is_a_method_for_every_policy():
+    assert all(any(AGENTS[m].starts_from(name) for m in improve._METHODS) for name in AGENTS)
 
 
 def test_one_picture_of_several_runs_is_of_one_task(tmp_path, capsys):

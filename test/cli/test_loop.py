@@ -71,6 +71,21 @@ def test_training_with_demonstrations_recorded_before_records_none(demos, tmp_pa
     assert "demos: 7" in processes("sim", ["demos:=7"], tmp_path / "more")["session"]
 
 
+@pytest.mark.parametrize("file", ["sim", "real_so101"])
+def test_actor_and_learner_start_from_the_same_policy_and_the_session_measures_it(file, tmp_path):
+    words = [
+        "warm_start:=/my/policy",
+        "improve:=true",
+        "measure_every:=300",
+        "policy_parameters_push_frequency:=0.5",
+    ]
+    started = processes(file, words, tmp_path / "parameters")
+    assert "warm_start: /my/policy" in started["learner"] and "warm_start: /my/policy" in started["actor"]
+    assert "policy_parameters_push_frequency: 0.5" in started["learner"]
+    assert "plan: improve" in started["session"] and "measure_every: 300" in started["session"]
+    assert "plan: learn" in processes(file, [], tmp_path / "more")["session"]
+
+
 def test_demonstrations_of_another_task_or_none_at_all_are_refused(demos, tmp_path):
     with pytest.raises(UserError, match="recorded under contract"):
         train.words(parsed(train, "--task", "pick_cube", "--demos", str(demos)))

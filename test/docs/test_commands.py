@@ -13,19 +13,33 @@ OTHERS = {"apt", "bash", "cd", "cp", "export", "find", "git", "ls", "mkdir", "mv
 MAKEFILE = (ROOT / "Makefile").read_text()
 # Which test runs a command that the pages show; what needs an arm there runs on the emulated one.
 RUN_BY = {
-    "bc": "cli/test_bc.py", "calibrate": "cli/test_calibrate.py", "crop": "cli/test_crop.py",
-    "data": "cli/test_data.py", "doctor": "cli/test_doctor.py", "eval": "graph/test_commands.py",
-    "find-bounds": "cli/test_find_bounds.py", "improve": "graph/test_improve.py",
-    "keyboard": "teleop/test_keyboard_node.py", "launch": "graph/test_commands.py", "plot": "graph/test_commands.py",
-    "record": "graph/test_record.py", "reward": "cli/test_reward.py", "run": "graph/test_commands.py",
-    "runs": "graph/test_commands.py", "setup-motors": "cli/test_setup_motors.py", "teleop": "graph/test_commands.py",
+    "bc": "cli/test_bc.py",
+    "calibrate": "cli/test_calibrate.py",
+    "crop": "cli/test_crop.py",
+    "data": "cli/test_data.py",
+    "doctor": "cli/test_doctor.py",
+    "eval": "graph/test_commands.py",
+    "find-bounds": "cli/test_find_bounds.py",
+    "improve": "graph/test_improve.py",
+    "keyboard": "teleop/test_keyboard_node.py",
+    "launch": "graph/test_commands.py",
+    "plot": "graph/test_commands.py",
+    "record": "graph/test_record.py",
+    "reward": "cli/test_reward.py",
+    "run": "graph/test_commands.py",
+    "runs": "graph/test_commands.py",
+    "setup-motors": "cli/test_setup_motors.py",
+    "teleop": "graph/test_commands.py",
     "train": "graph/conftest.py",
-}  # fmt: skip
+}
 # Which test starts a launch file that the pages start by `hilrl launch`.
 LAUNCHED_BY = {
-    "actor": "graph/test_two_machines.py", "learner": "graph/test_two_machines.py", "sim": "graph/test_bad_input.py",
-    "record_demos": "graph/test_watchdog.py", "rviz": "graph/test_commands.py",
-}  # fmt: skip
+    "actor": "graph/test_two_machines.py",
+    "learner": "graph/test_two_machines.py",
+    "record_demos": "graph/test_watchdog.py",
+    "rviz": "graph/test_commands.py",
+    "sim": "graph/test_bad_input.py",
+}
 LAUNCH_FILES = reference.launch_files()
 PARSERS = reference.command_parsers()
 EXECUTABLES = {(package, name): module for package, name, module in reference.executables()}

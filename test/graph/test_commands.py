@@ -64,7 +64,7 @@ def test_run_lets_the_policy_work_until_ctrl_c(run, start):
 
 def test_teleop_moves_the_emulated_arm_until_ctrl_c(start):
     graph = start("teleop", "--task", "reach", "--port", "emulated", "--operator", "scripted")
-    graph.wait_for(lambda: re.search("follows commands", graph.text()))
+    graph.wait_for(lambda: "you, with joy_teleop" in graph.text())
     ended(graph)
 
 

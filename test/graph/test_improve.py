@@ -19,10 +19,11 @@ EPISODES = 2
 
 @pytest.fixture(scope="module")
 def improved(tmp_path_factory, own_domain):
-    """The folder of a run that improved a policy of hardly any skill, and what it printed."""
+    """The folder of a run that improved a policy without skill, whose chunks are longer, and what it printed."""
     folder = tmp_path_factory.mktemp("improve")
     contract, _ = load_contract("so101", "reach")
-    agent = make_agent("bc", PolicySpec.from_contract(contract.to_dict()), {"hidden": [16]})
+    spec = PolicySpec.from_contract(contract.to_dict(), 4)
+    agent = make_agent("flow", spec, {"hidden": [16], "flow_steps": 2, "n_action_steps": 3})
     save_checkpoint(folder / "prior", agent, contract.to_dict())
     words = [
         "prior", "--task", "reach", "--run", "better", "runs_dir:=.", "measure_every:=50", "max_steps:=90",
@@ -56,9 +57,11 @@ def test_learning_began_at_the_policy_and_keeps_a_copy_of_it(improved):
     assert summary["updates"] == summary["transitions_stored"] - 20
     shutil.rmtree(folder.parent / "prior")
     agent, checkpoint = load_checkpoint(folder / "checkpoint", policy_only=True)
-    assert (agent.name, agent.prior.name) == ("sac", "bc")
+    assert (agent.name, agent.prior.name, agent.prior.config.n_action_steps) == ("residual", "flow", 3)
     assert yaml.safe_load((folder / "checkpoint/config.yaml").read_text())["contract"] == checkpoint.contract
-    assert "starts from 'bc': copied encoder.normalizer.mean" in (folder / "log" / "learner.log").read_text()
+    assert (
+        "starts from 'flow': copied encoder.normalizer.mean" in (folder / "log" / "learner.log").read_text()
+    )
 
 
 def test_the_curve_can_be_looked_at(improved):

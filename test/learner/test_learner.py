@@ -19,9 +19,12 @@ from hilrl_agents import PolicySpec, make_agent, save_checkpoint
 from hilrl_agents.checkpoint import CheckpointError
 from hilrl_agents.replay import ReplayError
 from hilrl_data.bags import BagError, EpisodeInfo, EpisodeWriter
+from hilrl_data.episodes import write_episodes
+from hilrl_data.lerobot_writer import write_lerobot
+from hilrl_data.sources import open_source
 from hilrl_learner.learner import Learner, LearnerSettings
 from hilrl_ros.contract import contract_from_dict
-from hilrl_ros.messages import nanoseconds
+from hilrl_ros.messages import floats, nanoseconds
 from hilrl_ros.settings import AgentSettings, WarmStartSettings
 
 TINY = AgentSettings("sac", 1, {"hidden": [8, 8], "batch_size": 8, "precision": "float32"})
@@ -67,12 +70,14 @@ def stream(episodes, length=5, seq=0, people=()):
             yield transition(seq, episode, step, who, "truncated" if step == length - 1 else "")
 
 
-def record_demos(folder, count=2, steps=6, contract=CONTRACT, lost=0, idle=0):
+def record_demos(folder, count=2, steps=6, contract=CONTRACT, lost=0, idle=0, scale=1.0):
     for number in range(1, count + 1):
         writer = EpisodeWriter(folder / f"episode_{number:06d}")
         messages = episode_messages(number, steps)
         for msg in messages["executed_action"][idle:]:
             msg.controller = Action.PERSON  # what nobody showed is not imitated
+        for msg in messages["observation"]:
+            msg.state = floats(np.array(msg.state) * scale)
         if lost:
             del messages["reward"][lost]
         for topic, items in messages.items():
@@ -500,3 +505,29 @@ def test_an_episode_earns_for_the_gate_once_its_updates_are_done(make_learner, t
     while learner.due:
         learner.update(stop)
     assert len(earned) == 2
+
+
+def test_demonstrations_that_went_through_a_lerobot_dataset_are_the_same_to_the_learner(
+    make_learner, tmp_path
+):
+    shown, dataset, back = tmp_path / "shown", tmp_path / "set", tmp_path / "back"
+    record_demos(shown, count=3, scale=1e-3)  # a joint may stand there
+
+    def ignore(_):
+        pass
+
+    write_lerobot(
+        dataset, open_source(shown, CONTRACT, ("t", "t")).episodes(), CONTRACT, False, ignore, ignore
+    )
+    write_episodes(back, open_source(dataset, CONTRACT, ("t", "t")).episodes(), ignore, ignore)
+    own = make_learner()
+    assert own.load_offline(shown) == 18
+    settings = dataclasses.replace(SETTINGS, offline_data=(back,))
+    imported = Learner(CONTRACT, TINY, tmp_path / "other", settings)
+    assert imported.load_offline(None) == 18
+    first, second = (of.offline.sample(200, np.random.default_rng(0)) for of in (own, imported))
+    for name in ("action", "reward", "steps", "bootstrap", "person"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    for name in ("observation", "next_observation"):
+        assert torch.equal(getattr(first, name)["state"], getattr(second, name)["state"])
+    imported.close()

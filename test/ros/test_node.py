@@ -67,9 +67,16 @@ def test_a_wrong_parameter_is_one_sentence(make_graph, given, message):
 
 
 NODE = """
+    import os
     import sys
+    import time
     from rclpy.node import Node
     from hilrl_ros.node import UserError, run
+
+    class SlowEnd:  # is deleted when Python has already given its signal handlers up
+        def __del__(self, write=os.write, sleep=time.sleep):
+            write(1, b"python ends\\n")
+            sleep(1.0)
 
     class Small(Node):
         def __init__(self):
@@ -80,6 +87,8 @@ NODE = """
                 self.create_timer(0.01, self.fail)
             if "end" in sys.argv:
                 self.finished, self.exit_code = True, 3
+            if "slow_end" in sys.argv:
+                sys.modules["slow_end"] = SlowEnd()
             print("ready", flush=True)
 
         def fail(self):
@@ -133,6 +142,15 @@ def test_ctrl_c_that_comes_twice_does_not_disturb_the_closing(program):
     code, out, err = end(process)
     assert (code, out) == (0, "closed\n")
     assert "Traceback" not in err
+
+
+def test_ctrl_c_that_comes_again_while_python_ends_does_not_kill_it(program):
+    process = start(program, "slow_end")
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGINT)
+    assert [process.stdout.readline() for _ in range(2)] == ["closed\n", "python ends\n"]
+    os.kill(process.pid, signal.SIGINT)
+    assert end(process) == (0, "", "")
 
 
 def test_what_the_user_can_put_right_is_one_sentence_and_code_1(program):

@@ -200,7 +200,7 @@ def load_checkpoint(
             config["image_encoder"] = str(checkpoint.folder / ENCODER)
         prior = None
         if (checkpoint.folder / PRIOR).exists():
-            prior, _ = load_checkpoint(checkpoint.folder / PRIOR, policy_only=True)
+            prior = _only_acting(checkpoint.folder / PRIOR)
         agent = make_agent(checkpoint.algorithm, checkpoint.spec, config, 0, prior, checkpoint.freeze)
         path = checkpoint.folder / ("policy.safetensors" if policy_only else "agent.safetensors")
         (agent.load_policy if policy_only else agent.load_state)(_read_tensors(path))
@@ -227,9 +227,14 @@ def load_prior(folder: str | Path, contract: Mapping[str, Any], policy_type: str
         raise CheckpointError(
             f"{folder} is a LeRobot policy; make a checkpoint of it: hilrl bc --lerobot {folder}"
         )
-    agent, _ = load_checkpoint(folder, contract, policy_only=True)
+    agent = _only_acting(folder, contract)
     if policy_type not in ("", agent.name):
         raise CheckpointError(f"{folder} holds a policy of '{agent.name}', expected '{policy_type}'")
+    return agent
+
+
+def _only_acting(folder: Path, contract: Mapping[str, Any] | None = None) -> Agent:
+    agent, _ = load_checkpoint(folder, contract, policy_only=True)
     agent.optimizers.clear()  # as large as the weights, twice
     return agent
 

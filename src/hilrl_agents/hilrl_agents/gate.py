@@ -20,7 +20,7 @@ class GateOptions:
         low=0,
     )
     gate_margin: float = option(
-        0.05,
+        0.2,
         "How much less than at its last hand-over it may earn at the next, chance being large; never less than the "
         "prior",
         low=0,

@@ -185,4 +185,7 @@ def run(node_class: type[Node], args: list[str] | None = None) -> None:
             code = code or getattr(node, "exit_code", 0)
             node.destroy_node()
         rclpy.try_shutdown()
+    # while it ends, Python would give its own handlers up and the second ctrl-C would kill it
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

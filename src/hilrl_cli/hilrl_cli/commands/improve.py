@@ -10,8 +10,9 @@ from hilrl_cli import environment, loop
 from hilrl_cli.commands import bc, launch
 from hilrl_cli.errors import UserError
 
-# who improves a policy unless `--agent` says it: the first that starts from such a one
+# who improves a policy unless `--agent` says it: the first that starts from such a one; the last does from any
 _METHODS = ("sac", "residual")
+_ALONE = ("residual_alone",)
 _TARGET, _STEPS = 0.98, 5000
 
 
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent",
         metavar="METHOD",
-        help=f"how: name from config/agents or a path (default: {_METHODS[0]}, or the policy's own algorithm, which "
-        "then imitates the person's corrections)",
+        help="how: name from config/agents or a path (default: the first that starts from such a policy of "
+        f"{', '.join(_METHODS)}; where nobody intervenes {', '.join(_ALONE)})",
     )
     parser.add_argument(
         "--data",
@@ -65,9 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{folder}: is there already; name another with --run")
     if policy is None:
         policy, robot = imported(arguments, folder / "prior", task, robot)
+    methods = _ALONE if (loop.place(arguments) | given).get("operator") == "none" else _METHODS
     values = {
         "improve": "true", "task": task, "robot": robot, "warm_start": str(policy),
-        "agent": method(policy, arguments.agent, robot, task),
+        "agent": method(policy, arguments.agent, methods, robot, task),
         "target_success": str(_TARGET), "max_steps": str(_STEPS), "evaluate_episodes": "50",
         **seed, **loop.place(arguments), **given, "run": folder.name, "runs_dir": str(folder.parent),
     }  # fmt: skip
@@ -114,8 +116,8 @@ def imported(arguments: argparse.Namespace, into: Path, task: str, robot: str) -
     return into / "checkpoint", bc.imported(theirs, into)["robot"]
 
 
-def method(policy: Path, agent: str | None, robot: str, task: str) -> str:
-    """Return the agent that improves a policy, after a look at whether it can.
+def method(policy: Path, agent: str | None, methods: tuple[str, ...], robot: str, task: str) -> str:
+    """Return the agent that improves a policy, after a look at whether it can; None: the first of the methods that can.
 
     Raises:
         UserError: It cannot, or the policy was trained under another contract.
@@ -128,9 +130,14 @@ def method(policy: Path, agent: str | None, robot: str, task: str) -> str:
     try:
         contract, _ = load_contract(robot, task)
         found = read_checkpoint(policy, contract.to_dict()).algorithm
-        able = [name for name in _METHODS if name in AGENTS and AGENTS[name].starts_from(found)]
-        agent = agent or (able or [found])[0]
-        check_start(load_agent_settings(agent, str(policy)).algorithm, found)
+        settings = {name: load_agent_settings(name, str(policy)) for name in ([agent] if agent else methods)}
+        able = [
+            name
+            for name, s in settings.items()
+            if s.algorithm in AGENTS and AGENTS[s.algorithm].starts_from(found)
+        ]
+        agent = able[0] if able else agent
+        check_start(settings[agent].algorithm, found)
     except (ContractError, CheckpointError, ConfigError) as error:
         raise UserError(str(error)) from None
     return agent
