@@ -531,3 +531,16 @@ def test_demonstrations_that_went_through_a_lerobot_dataset_are_the_same_to_the_
     for name in ("observation", "next_observation"):
         assert torch.equal(getattr(first, name)["state"], getattr(second, name)["state"])
     imported.close()
+
+
+def test_sizes_of_a_priors_networks_are_the_priors_whatever_the_file_says(make_learner, tmp_path):
+    over = over_a_prior(tmp_path)  # a flow policy of chunks of 4, with one hidden layer of 8
+    chooser = {"hidden": [16, 16], "critic_hidden": [8], "batch_size": 8, "flow_steps": 3}
+    agent = AgentSettings("qc", 2, chooser, over.warm_start)
+    learner = make_learner(agent=agent)
+    assert (learner.agent.spec.horizon, learner.agent.config.hidden) == (4, (8,))
+    assert (learner.agent.config.critic_hidden, learner.agent.config.n_action_steps) == ((8,), 2)
+    learner.pretrain(threading.Event())
+    learner.save()
+    learner.close()
+    assert make_learner(agent=agent).agent.spec.horizon == 4  # it goes on

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hilrl_agents.agent import Agent, AgentStateError
 from hilrl_agents.config import ConfigError
-from hilrl_agents.registry import make_agent, observed_spec
+from hilrl_agents.registry import make_agent, observed_spec, own_settings
 from hilrl_agents.spec import PolicySpec
 
 FORMAT = 1
@@ -244,7 +244,8 @@ def start_agent(settings: Any, contract: Mapping[str, Any], seed: int = 0) -> Ag
 
     Args:
         settings: `algorithm`, `chunk_size` (None: the prior's, or 1), `options` and `warm_start` (None, or with
-            `checkpoint`, `policy_type` and `freeze`), as `hilrl_ros.settings` reads them from config/agents.
+            `checkpoint`, `policy_type` and `freeze`), as `hilrl_ros.settings` reads them from config/agents. Sizes of
+            networks that are taken over from a prior are the prior's, whatever the file says.
         contract: robot contract, plain YAML types.
         seed: of weights and learning.
 
@@ -256,9 +257,10 @@ def start_agent(settings: Any, contract: Mapping[str, Any], seed: int = 0) -> Ag
     prior, warm = None, settings.warm_start
     if warm is not None:
         prior = load_prior(warm.checkpoint, contract, warm.policy_type)
-    horizon = settings.chunk_size or (prior.spec.horizon if prior else 1)
+    chunk_size, options = own_settings(settings)
+    horizon = chunk_size or (prior.spec.horizon if prior else 1)
     spec = observed_spec(settings.algorithm, PolicySpec.from_contract(contract, horizon))
-    return make_agent(settings.algorithm, spec, settings.options, seed, prior, warm.freeze if warm else ())
+    return make_agent(settings.algorithm, spec, options, seed, prior, warm.freeze if warm else ())
 
 
 def check_contract(stored: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:

@@ -77,6 +77,20 @@ def observed_spec(name: str, spec: PolicySpec) -> PolicySpec:
     return dataclasses.replace(spec, state_dim=spec.state_dim + spec.action_dim)
 
 
+def own_settings(settings: Any) -> tuple[int | None, dict[str, Any]]:
+    """What an agent's file decides: chunk_size (None: nothing) and options.
+
+    Files are written for fresh weights. Where an agent takes over a prior's networks, their sizes, and so the chunk's,
+    are the prior's.
+
+    Args:
+        settings: as `start_agent` takes them.
+    """
+    decided = AGENTS[_known(settings.algorithm)].prior_options if settings.warm_start else ()
+    options = {key: value for key, value in settings.options.items() if key not in decided}
+    return (None if decided else settings.chunk_size), options
+
+
 def check_start(name: str, prior: str) -> None:
     """Refuses an agent that does not start from a policy of an algorithm.
 

@@ -25,6 +25,7 @@ from hilrl_agents.checkpoint import (
     start_agent,
 )
 from hilrl_agents.chunks import PriorExecutor, with_prior_action
+from hilrl_agents.registry import own_settings
 from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.tuning import tune_process
 from hilrl_data.bags import EpisodeInfo, episode_folders, read_episode, read_info
@@ -102,8 +103,8 @@ class Learner:
         self.checkpoint = folder / "checkpoint"
         self.pretrained = has_checkpoint(self.checkpoint)
         if self.pretrained:
-            self._check_algorithm(agent)
-            self.agent, _ = load_checkpoint(self.checkpoint, contract.to_dict(), overrides=agent.options)
+            options = self._check_algorithm(agent)
+            self.agent, _ = load_checkpoint(self.checkpoint, contract.to_dict(), overrides=options)
         else:
             self.agent = start_agent(agent, contract.to_dict(), settings.seed)
         spec = self.agent.spec
@@ -301,14 +302,17 @@ class Learner:
         self.online.close()
         self.offline.close()
 
-    def _check_algorithm(self, agent: AgentSettings) -> None:
+    def _check_algorithm(self, agent: AgentSettings) -> dict[str, Any]:
+        """Refuse to go on with another algorithm; return the options that the agent's file decides."""
         found = read_checkpoint(self.checkpoint)
-        chunk_size = agent.chunk_size or found.spec.horizon
+        chunk_size, options = own_settings(agent)
+        chunk_size = chunk_size or found.spec.horizon
         if (found.algorithm, found.spec.horizon) != (agent.algorithm, chunk_size):
             raise ValueError(
                 f"{self.checkpoint} is of '{found.algorithm}' with chunks of {found.spec.horizon}, asked for is "
                 f"'{agent.algorithm}' with chunks of {chunk_size}: go on with its agent, or begin a new run"
             )
+        return options
 
     def _read_version(self) -> int:
         try:
