@@ -26,12 +26,12 @@ sim-vision: setup ## train from two cameras with a learned reward, then compare 
 # An imitation policy of few demonstrations; what is recorded or trained already is not done again.
 improve: TASK ?= pick_cube
 improve: SEED ?= 0
-improve: PRIOR ?= act
+improve: PRIOR ?= flow
 improve: DEMOS ?= 10
 improve: UPDATES ?= 3000
 improve: SHOWN = improve_$(TASK)_s$(SEED)_demos_$(DEMOS)
 improve: POLICY = improve_$(TASK)_s$(SEED)_$(PRIOR)_$(DEMOS)_$(UPDATES)
-improve: setup ## make a mediocre imitation policy better: make improve TASK=pick_cube SEED=0 PRIOR=act METHOD=residual ARGS=operator:=none
+improve: setup ## make a mediocre imitation policy better: make improve TASK=pick_cube SEED=0 PRIOR=flow METHOD=qc ARGS=operator:=none
 	@$(VENV)/hilrl record --task $(TASK) --port sim --operator scripted --episodes $(DEMOS) --run $(SHOWN) seed:=$(SEED)
 	@[ -d runs/$(POLICY)/checkpoint ] || $(VENV)/hilrl bc $(PRIOR) --task $(TASK) --data runs/$(SHOWN) \
 	  --updates $(UPDATES) --seed $(SEED) --run $(POLICY)

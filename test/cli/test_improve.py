@@ -99,6 +99,13 @@ def test_who_improves_depends_on_whether_a_person_helps(launched, policy, words,
     assert launched["agent"] == agent
 
 
+def test_a_flow_policy_is_chosen_from_by_a_critic(launched, policy):
+    agent = make_agent("flow", PolicySpec.from_contract(CONTRACT.to_dict(), 4), {"hidden": [8]})
+    save_checkpoint(policy / "checkpoint", agent, CONTRACT.to_dict())
+    assert improved(policy) == 0
+    assert launched["agent"] == "qc"
+
+
 def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     raw = yaml.safe_load(TASK_FILE.read_text())
     raw["privileged"] = raw.pop("state")
