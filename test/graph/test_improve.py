@@ -26,8 +26,8 @@ def improved(tmp_path_factory, own_domain):
     agent = make_agent("flow", spec, {"hidden": [16], "flow_steps": 2, "n_action_steps": 3})
     save_checkpoint(folder / "prior", agent, contract.to_dict())
     words = [
-        "prior", "--task", "reach", "--agent", "residual", "--run", "better", "runs_dir:=.", "measure_every:=50", "max_steps:=90",
-        f"evaluate_episodes:={EPISODES}", "showcase_episodes:=1", "learning_starts:=20",
+        "prior", "--task", "reach", "--agent", "residual", "--run", "better", "runs_dir:=.",
+        "measure_every:=50", "max_steps:=90", f"evaluate_episodes:={EPISODES}", "showcase_episodes:=1", "learning_starts:=20",
     ]  # fmt: skip
     done = subprocess.run([HILRL, "improve", *words], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
