@@ -27,7 +27,8 @@ def improved(tmp_path_factory, own_domain):
     save_checkpoint(folder / "prior", agent, contract.to_dict())
     words = [
         "prior", "--task", "reach", "--agent", "residual", "--run", "better", "runs_dir:=.",
-        "measure_every:=50", "max_steps:=90", f"evaluate_episodes:={EPISODES}", "showcase_episodes:=1", "learning_starts:=20",
+        "measure_every:=50", "max_steps:=90", f"evaluate_episodes:={EPISODES}",
+        "showcase_episodes:=1", "learning_starts:=20",
     ]  # fmt: skip
     done = subprocess.run([HILRL, "improve", *words], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
