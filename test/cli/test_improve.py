@@ -89,8 +89,8 @@ def test_recorded_episodes_join(policy, launched, tmp_path):
     ("words", "agent"),
     [
         ((), "sac"),
-        (("--alone",), "residual_alone"),
-        (("operator:=none",), "residual_alone"),
+        (("--alone",), "ibrl"),
+        (("operator:=none",), "ibrl"),
         (("--alone", "--agent", "sac"), "sac"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
         (["nowhere", "--task", TASK_FILE], r"nowhere is no checkpoint: there is no config\.yaml in it"),
         (
             ["runs/bc", "--agent", "flow"],
-            r"'flow' cannot start from a policy of 'bc'; these can: bc, residual, sac",
+            r"'flow' cannot start from a policy of 'bc'; these can: bc, ibrl, residual, sac",
         ),
         (["runs/bc", "--task", "reach"], r"was trained under another contract: "),
         (

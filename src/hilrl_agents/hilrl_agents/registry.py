@@ -11,6 +11,7 @@ from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import ConfigError, build_config, nearest
 from hilrl_agents.diffusion import Diffusion
 from hilrl_agents.flow import Flow
+from hilrl_agents.ibrl import IBRL
 from hilrl_agents.qc import QC
 from hilrl_agents.qc_fql import QCFQL
 from hilrl_agents.recap import Recap
@@ -21,7 +22,7 @@ from hilrl_agents.tdmpc2 import TDMPC2
 from hilrl_agents.warm_start import WarmStartError
 
 AGENTS: dict[str, type[Agent]] = {
-    agent.name: agent for agent in (SAC, Residual, QC, QCFQL, TDMPC2, Recap, BC, ACT, Diffusion, Flow)
+    agent.name: agent for agent in (SAC, Residual, IBRL, QC, QCFQL, TDMPC2, Recap, BC, ACT, Diffusion, Flow)
 }
 
 

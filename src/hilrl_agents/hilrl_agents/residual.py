@@ -15,9 +15,10 @@ from torch import Tensor
 from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch
 from hilrl_agents.cloning import cloning_weight
-from hilrl_agents.config import ConfigError, option
+from hilrl_agents.config import option
 from hilrl_agents.networks import cloning_loss, squash
-from hilrl_agents.sac import SAC, SACConfig
+from hilrl_agents.over_prior import OverPrior
+from hilrl_agents.sac import SACConfig
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.warm_start import WarmStart
 
@@ -42,23 +43,17 @@ class ResidualConfig(SACConfig):
     )
 
 
-class Residual(SAC):
+class Residual(OverPrior):
     """a = clip(b + c tanh(u)), b the prior's action in this step, u ~ N(μ(s, b), σ(s, b)) (Policy Decorator, eq. 2).
 
-    The prior may be any policy, executed in chunks as its own options say: its action is part of what is observed.
-    Critics judge the sum.
+    The prior may be any policy, executed in chunks as its own options say. Critics judge the sum.
     """
 
     name = "residual"
     Config = ResidualConfig
     policy_networks = ("encoder", "actor", "average", "scale")
-    observes_prior = True
 
     def __init__(self, spec: PolicySpec, config: ResidualConfig, seed: int = 0) -> None:
-        if spec.horizon != 1:
-            raise ConfigError(
-                f"residual corrects each step by itself: chunk_size is {spec.horizon}, expected 1, whatever its prior's"
-            )
         super().__init__(spec, config, seed)
         self.scale = torch.nn.Module()
         self.scale.register_buffer("value", torch.tensor(config.residual_scale))
@@ -67,21 +62,9 @@ class Residual(SAC):
             for actor in (self.actor, self.average):
                 actor.net.weights[-2][:, : spec.action_dim].zero_()
 
-    @classmethod
-    def starts_from(cls, prior: str) -> bool:
-        """Over any policy."""
-        return True
-
-    @torch.no_grad()
     def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
-        """Puts the prior beneath, and normalises the state as it does; all else is new."""
-        mine, size = self.encoder.normalizer, self.spec.state_dim - self.spec.action_dim
-        theirs = prior.encoder.normalizer
-        copied, fresh = [], [("actor", "it corrects the prior, which acts beneath it")]
-        if len(theirs.mean) == size:  # a policy of several frames normalises them together
-            mine.mean[:size], mine.std[:size] = theirs.mean, theirs.std
-            copied = ["encoder.normalizer.mean", "encoder.normalizer.std"]
-        warm = self._begun(prior, copied, fresh, freeze)
+        """Puts the prior beneath; it acts uncorrected where nothing is explored, until a correction has earned it."""
+        warm = super().warm_start(prior, freeze)
         self._gated()
         return warm
 

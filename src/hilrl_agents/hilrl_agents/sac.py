@@ -140,6 +140,7 @@ class SAC(Agent):
         self._flat_target = flatten(list(self.target.parameters()))
         self._entropy_goal = c.target_entropy * flat
         self.gate: Gate | None = None
+        self.anchor: nn.Module | None = None  # the prior's actor
         self._act_with(actor)
 
     def _act_with(self, actor: nn.Module) -> None:
@@ -193,9 +194,14 @@ class SAC(Agent):
             self.average.load_state_dict(self.running.state_dict())
 
     @property
+    def imitates(self) -> bool:
+        """Whether the actor has to be taught what to do before values lead it: not where a prior's was taken over."""
+        return self.prior is None
+
+    @property
     def pretrains(self) -> bool:
         """Imitation where it is no prior's, and the critic's start on returns."""
-        return self.prior is None or self.config.pretrain_returns > 0
+        return self.imitates or self.config.pretrain_returns > 0
 
     @property
     def batch_size(self) -> int:
@@ -222,8 +228,8 @@ class SAC(Agent):
             minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         warming = self.updates < c.critic_warmup
-        if warming and self.prior is None:
-            cloning = bc_loss(self.actor(features.detach())[0], part, part.shown())
+        if warming and self.imitates:
+            cloning = self.cloning(self.actor(features.detach())[0], part)
             self._improve_actor(cloning)
             metrics |= {"bc_loss": cloning.detach()}
         elif not warming and self.updates % c.policy_update_freq == 0:
@@ -241,7 +247,7 @@ class SAC(Agent):
         rests.
         """
         c, metrics = self.config, {}
-        if self.prior is None:
+        if self.imitates:
             loss, features = self._imitate(batch)
             metrics = {"bc_loss": loss.item()}
         else:
@@ -299,7 +305,7 @@ class SAC(Agent):
         """
         c = self.config
         features = self.vision(batch.next_observation)
-        action, log_density = self.sample_action(features)
+        action, log_density = self.next_action(batch, features)
         q = self.target(features, action).squeeze(-1)  # [E, B]
         if c.critic_subsample:
             q = q[torch.randperm(c.critics, generator=self.generator)[: c.critic_subsample]]
@@ -321,18 +327,26 @@ class SAC(Agent):
         action, log_density = squash(mean, log_std, self.noise(mean))
         q = self.critic(features, action, frozen=True).mean()
         entropy_term = self.temperature().detach() * log_density.mean()
-        cloning = bc_loss(mean, batch, batch.shown())
-        if self.prior is not None:
+        cloning = self.cloning(mean, batch)
+        if self.anchor is not None:
             cloning = cloning + self.drift(mean, batch, features)
         loss = entropy_term - q + cloning_weight(self.config, self.updates) * cloning
         metrics = {"actor_loss": loss, "bc_loss": cloning, "entropy": -log_density.mean(), "q_policy": q}
         return loss, log_density.detach(), {name: value.detach() for name, value in metrics.items()}
+
+    def cloning(self, mean: Tensor, batch: Batch) -> Tensor:
+        """Squared distance from what a person showed; mean [B, H·A] before tanh → scalar."""
+        return bc_loss(mean, batch, batch.shown())
 
     def drift(self, mean: Tensor, batch: Batch, features: Tensor) -> Tensor:
         """Squared distance from the prior's action, where no person showed one → scalar."""
         with torch.no_grad():
             action = unfold(torch.tanh(self.anchor(features)[0]), self.spec.horizon)
         return bc_loss(mean, replace(batch, action=action), 1 - batch.shown())
+
+    def next_action(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What is done in the batch's next observations, of which features [B, F] are → as `sample_action`."""
+        return self.sample_action(features)
 
     def temperature_loss(self, log_density: Tensor) -> Tensor:
         """α (H − H_target) with H = −mean log π (SAC, arXiv 1812.05905, eq. 18). log_density [B] → scalar."""

@@ -12,7 +12,7 @@ from hilrl_cli.errors import UserError
 
 # who improves a policy unless `--agent` says it: the first that starts from such a one; the last does from any
 _METHODS = ("sac", "qc", "residual")
-_ALONE = ("residual_alone",)
+_ALONE = ("ibrl",)
 _TARGET, _STEPS = 0.98, 5000
 
 

@@ -1,0 +1,47 @@
+"""What agents share that act over an imitation policy which never changes, whatever its algorithm."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hilrl_agents.agent import Agent
+from hilrl_agents.batch import Observation
+from hilrl_agents.config import ConfigError
+from hilrl_agents.sac import SAC, SACConfig
+from hilrl_agents.spec import PolicySpec
+from hilrl_agents.warm_start import WarmStart
+
+
+class OverPrior(SAC):
+    """SAC that decides each step by itself and observes what its prior, executed as its own options say, does in it."""
+
+    observes_prior = True
+
+    def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
+        if spec.horizon != 1:
+            raise ConfigError(
+                f"{self.name} decides each step by itself: chunk_size is {spec.horizon}, expected 1, "
+                "whatever its prior's"
+            )
+        super().__init__(spec, config, seed)
+
+    @classmethod
+    def starts_from(cls, prior: str) -> bool:
+        """Over any policy."""
+        return True
+
+    @torch.no_grad()
+    def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
+        """Puts the prior beneath, and normalises the state as it does; all else is new."""
+        mine, size = self.encoder.normalizer, self.spec.state_dim - self.spec.action_dim
+        theirs = prior.encoder.normalizer
+        copied, fresh = [], [("actor", "the prior acts beneath it")]
+        if len(theirs.mean) == size:  # a policy of several frames normalises them together
+            mine.mean[:size], mine.std[:size] = theirs.mean, theirs.std
+            copied = ["encoder.normalizer.mean", "encoder.normalizer.std"]
+        return self._begun(prior, copied, fresh, freeze)
+
+    def prior_action(self, observation: Observation) -> Tensor:
+        """b, what the prior does: the state's last entries → [B, A]."""
+        return observation["state"][:, self.spec.state_dim - self.spec.action_dim :]

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from agent_data import random_batch
+
+from hilrl_agents import PolicySpec, load_checkpoint, make_agent, save_checkpoint
+from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
+
+ROBOT = PolicySpec(state_dim=3, action_dim=2)
+SEEN = PolicySpec(state_dim=5, action_dim=2)  # the prior's action is seen too
+SMALL = {"batch_size": 8, "hidden": [16, 16], "critics": 3, "precision": "float32"}
+
+
+def flow():
+    """A chunked policy that has learnt a little."""
+    spec = PolicySpec(3, 2, horizon=4)
+    agent = make_agent("flow", spec, {"hidden": [24], "batch_size": 8, "n_action_steps": 2}, 1)
+    rng = np.random.default_rng(1)
+    agent.fit_normalizer(rng.normal(2, 3, (40, 3)), rng.uniform(-0.5, 0.5, (40, 2)))
+    for step in range(5):
+        agent.pretrain(random_batch(spec, 8, seed=step))
+    return agent
+
+
+def ibrl(prior=None, **options):
+    return make_agent("ibrl", SEEN, SMALL | options, 5, prior or flow())
+
+
+def seen(state, action):
+    return {"state": np.array([*state, *action], np.float32), "images": {}}
+
+
+def likes(*wanted):
+    """Critics of an action, in their order: the closer to what is wanted, the better."""
+
+    def values(features, action):
+        return -torch.stack([(action - torch.tensor(w)).square().sum(1, keepdim=True) for w in wanted])
+
+    return values
+
+
+def acts(agent, action):
+    """Let actor and average do this without spread."""
+    for actor in (agent.actor, agent.average):
+        with torch.no_grad():
+            actor.net.weights[-2].zero_()
+            actor.net.weights[-1].copy_(torch.tensor([*np.arctanh(action), -99.0, -99.0]))
+
+
+def test_until_the_critics_are_warm_the_prior_acts_step_by_step_as_it_does_alone():
+    prior = flow()
+    agent = ibrl(prior, critic_warmup=2)
+    agent.update(random_batch(SEEN, 8, seed=3))
+    alone, beneath, above = ChunkExecutor(prior), PriorExecutor(agent), ChunkExecutor(agent)
+    rng = np.random.default_rng(0)
+    for step in range(9):
+        observation = {"state": rng.normal(2, 3, 3).astype(np.float32), "images": {}}
+        expected, _ = alone.act(observation, False, step, 1, step)
+        whole = with_prior_action(observation, beneath.act(observation, step, 1, step))
+        action, _ = above.act(whole, False, step, 1, step)
+        np.testing.assert_array_equal(action, expected)
+
+
+def test_warm_critics_choose_between_prior_and_actor():
+    agent = ibrl(critic_warmup=1)
+    agent.update(random_batch(SEEN, 8, seed=3))
+    acts(agent, [0.5, 0.0])
+    agent.values = likes([0.5, 0.0])
+    np.testing.assert_allclose(agent.act(seen([0, 0, 0], [-0.5, 0]), False), [[0.5, 0.0]], atol=1e-6)
+    agent.values = likes([-0.5, 0.0])
+    np.testing.assert_allclose(agent.act(seen([0, 0, 0], [-0.5, 0]), False), [[-0.5, 0.0]], atol=1e-6)
+    # one critic of two doubts the actor's: the least counts
+    agent.values = likes([0.5, 0.0], [-0.6, 0.0])
+    np.testing.assert_allclose(agent.act(seen([0, 0, 0], [-0.5, 0]), False), [[-0.5, 0.0]], atol=1e-6)
+
+
+def test_exploring_stays_within_the_range_and_is_decided_by_the_seed():
+    agent = ibrl(prior_noise=0.5)
+    drawn = [agent.act(seen([0, 0, 0], [0.9, -0.9]), True, seed) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.abs(drawn[0] - drawn[2]).max() > 0.01
+    assert np.abs(drawn).max() <= 1
+
+
+@pytest.mark.parametrize(("warm", "value"), [(False, -0.2), (True, 0.6)])
+def test_targets_bootstrap_from_the_better_action_of_the_two(warm, value):
+    agent = ibrl(gamma=0.5, largest_return=0.0, critic_warmup=1)
+    if warm:
+        agent.update(random_batch(SEEN, 8, seed=3))
+    acts(agent, [0.6, 0.0])
+    agent.target = lambda features, action: action[None, :, :1]  # Q' is the action's first entry
+    batch = random_batch(SEEN, 4, seed=0)
+    batch.next_observation["state"][:, 3:] = torch.tensor([-0.2, 0.0])
+    expected = batch.chunk_return(0.5) + batch.bootstrap_discount(0.5) * value
+    torch.testing.assert_close(
+        agent.td_target(batch), expected, atol=0.02, rtol=0
+    )  # the draw's spread is 0.01
+
+
+def test_actor_and_critics_do_not_see_the_prior_action():
+    agent = ibrl()
+    state = [0.1, 0.2, 0.3]
+    both = torch.tensor(np.stack([seen(state, action)["state"] for action in ([0.9, -0.9], [0, 0.5])]))
+    features = agent.encoder({"state": both, "images": {}})
+    torch.testing.assert_close(features[0], features[1])
+
+
+def test_what_solved_the_task_is_imitated_beside_what_people_did():
+    batch = random_batch(SEEN, 8, seed=0)
+    batch.solved[:] = torch.arange(8) < 3
+    batch.offline[:] = True
+    batch.person[:] = (torch.arange(8) >= 6)[:, None]
+    mean = torch.zeros(8, 2)
+    away = (batch.action[:, 0].square().sum(1) * batch.valid()[:, 0], batch.valid()[:, 0])
+    for clone, rows in (("people", [6, 7]), ("solved", [0, 1, 2, 6, 7])):
+        expected = away[0][rows].sum() / away[1][rows].sum()
+        torch.testing.assert_close(ibrl(clone=clone).cloning(mean, batch), expected)
+
+
+def test_a_checkpoint_goes_on_as_the_agent_would(tmp_path):
+    agent = ibrl(critic_warmup=1)
+    for step in range(3):
+        agent.update(random_batch(SEEN, 8, seed=step))
+    save_checkpoint(tmp_path / "checkpoint", agent)
+    again, _ = load_checkpoint(tmp_path / "checkpoint")
+    observation = seen([0.3, 0.1, 2.0], [0.4, 0.2])
+    np.testing.assert_array_equal(again.act(observation, False), agent.act(observation, False))
+    assert agent.update(random_batch(SEEN, 8, seed=9)) == again.update(random_batch(SEEN, 8, seed=9))
