@@ -6,6 +6,9 @@ VENV := .venv/bin
 # Only variables that are set are passed on, the launch file has the defaults.
 SIM_ARGUMENTS = $(if $(TASK),task:=$(TASK)) $(if $(AGENT),agent:=$(AGENT)) $(if $(SEED),seed:=$(SEED)) $(ARGS)
 
+# processes that tests run in
+JOBS ?= 2
+
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: help setup sim sim-vision improve real-emulated test test-lerobot lint docs clean
@@ -46,7 +49,7 @@ real-emulated: setup ## train through driver, serial port and emulated servos, i
 
 test: ## run the tests: make test TESTS=test/cli
 	@$(PYTHON) tools/setup.py --for-tests
-	@. .venv/setup.bash && python -m pytest --cov=src --cov-report=term:skip-covered $(TESTS)
+	@. .venv/setup.bash && python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov=src --cov-report=term:skip-covered $(TESTS)
 
 test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, in an environment of its own
 	@. .venv/setup.bash && LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python python -m pytest test_lerobot

@@ -8,10 +8,21 @@ import time
 
 import pytest
 
-# At import, before anything creates a ROS context; processes started by tests inherit it.
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+# At import, before anything creates a ROS context; processes started by tests inherit it. Each of pytest-xdist's
+# processes has a domain of its own.
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ["ROS_DOMAIN_ID"] = str(1 + (random.Random(RUN).randrange(100) + WORKER) % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="hilrl-test-log-")
+
+
+def pytest_collection_modifyitems(items):
+    """Let one process of pytest-xdist run the graphs, one after the other, and share out the other files."""
+    items.sort(key=lambda item: not item.get_closest_marker("graph"))  # the longest part first
+    for item in items:
+        group = "graph" if item.get_closest_marker("graph") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 class Graph:

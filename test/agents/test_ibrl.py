@@ -8,7 +8,7 @@ from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
 
 ROBOT = PolicySpec(state_dim=3, action_dim=2)
 SEEN = PolicySpec(state_dim=5, action_dim=2)  # the prior's action is seen too
-SMALL = {"batch_size": 8, "hidden": [16, 16], "critics": 3, "precision": "float32"}
+SMALL = {"batch_size": 8, "hidden": [16, 16], "critics": 3, "precision": "float32", "gate_episodes": 0}
 
 
 def flow():
@@ -65,13 +65,34 @@ def test_warm_critics_choose_between_prior_and_actor():
     agent = ibrl(critic_warmup=1)
     agent.update(random_batch(SEEN, 8, seed=3))
     acts(agent, [0.5, 0.0])
-    agent.values = likes([0.5, 0.0])
+    agent.judges = likes([0.5, 0.0])
     np.testing.assert_allclose(agent.act(seen([0, 0, 0], [-0.5, 0]), False), [[0.5, 0.0]], atol=1e-6)
-    agent.values = likes([-0.5, 0.0])
+    agent.judges = likes([-0.5, 0.0])
     np.testing.assert_allclose(agent.act(seen([0, 0, 0], [-0.5, 0]), False), [[-0.5, 0.0]], atol=1e-6)
     # one critic of two doubts the actor's: the least counts
-    agent.values = likes([0.5, 0.0], [-0.6, 0.0])
+    agent.judges = likes([0.5, 0.0], [-0.6, 0.0])
     np.testing.assert_allclose(agent.act(seen([0, 0, 0], [-0.5, 0]), False), [[-0.5, 0.0]], atol=1e-6)
+
+
+def test_what_is_learnt_acts_unexplored_only_when_it_has_earned_it():
+    agent = ibrl(critic_warmup=1, gate_episodes=2)
+    agent.episode_over(1.0)  # the prior's
+    for step in range(2):
+        agent.update(random_batch(SEEN, 8, seed=step))
+    acts(agent, [0.5, 0.0])
+    with torch.no_grad():
+        agent.running.load_state_dict(agent.actor.state_dict())
+    observation = seen([0, 0, 0], [-0.5, 0])
+
+    def unexplored():
+        agent.judges.forward = likes([0.5, 0.0])
+        return agent.act(observation, False)[0, 0]
+
+    for earned in (0.0, 1.0):
+        agent.episode_over(earned)
+        assert unexplored() == -0.5
+    agent.episode_over(1.0)
+    assert unexplored() == pytest.approx(0.5)
 
 
 def test_exploring_stays_within_the_range_and_is_decided_by_the_seed():

@@ -48,21 +48,38 @@ class IBRL(OverPrior):
 
     name = "ibrl"
     Config = IBRLConfig
-    policy_networks = ("encoder", "actor", "average", "values", "handover")
+    policy_networks = ("encoder", "actor", "average", "values", "judges", "begun", "handover")
 
     def __init__(self, spec: PolicySpec, config: IBRLConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
-        self.handover = Handover()
         self.values = copy.deepcopy(self.critic).requires_grad_(False)
         self._flat_values = flatten(list(self.values.parameters()))
-        self.networks |= {"handover": self.handover, "values": self.values}
+        # who acts beside the prior while exploring, and where nothing is explored
+        self.begun = self.handover = Handover()
+        self.judges = self.values
+        self.networks |= {"values": self.values, "begun": self.begun}
+        self.networks |= {"judges": self.judges, "handover": self.handover}
 
     @torch.no_grad()
     def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
         """Puts the prior beneath; what it does is a candidate, but no input of actor and critics, as in the paper."""
         warm = super().warm_start(prior, freeze)
         self.encoder.normalizer.std[-self.spec.action_dim :] = torch.inf
+        self._gated()
         return warm
+
+    def _gated(self) -> None:
+        """Lets the prior alone act where nothing is explored, until what is learnt has earned it."""
+        super()._gated()
+        if self.gate is not None:
+            self.judges, self.handover = copy.deepcopy(self.values), Handover()
+            self.networks |= {"judges": self.judges, "handover": self.handover}
+
+    def hand_over(self) -> None:
+        """Lets the running averages of actor and critics act where nothing is explored."""
+        super().hand_over()
+        self.judges.load_state_dict(self.values.state_dict())
+        self.handover.done.fill_(True)
 
     @property
     def imitates(self) -> bool:
@@ -73,7 +90,7 @@ class IBRL(OverPrior):
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
         """The better one of the prior's action and the actor's, both drawn if exploring → [1, A].
 
-        Until the critics are warm, the prior's.
+        The prior's until the critics are warm, and where nothing is explored until they have earned it.
         """
         self.spec.check(observation)
         seen = to_batch(observation)
@@ -84,9 +101,10 @@ class IBRL(OverPrior):
             noise = torch.randn((2, *mean.shape), generator=generator)
             prior = (prior + self.config.prior_noise * noise[0]).clamp(-1, 1)
             mean = mean + log_std.exp() * noise[1]
-        if not self.handover.done:
+        begun, critic = (self.begun, self.values) if explore else (self.handover, self.judges)
+        if not begun.done:
             return prior.numpy()
-        return self.best(self.values, features, torch.stack([prior, torch.tanh(mean)])).numpy()
+        return self.best(critic, features, torch.stack([prior, torch.tanh(mean)])).numpy()
 
     def best(self, critic: nn.Module, features: Tensor, candidates: Tensor) -> Tensor:
         """The candidate whose least value is largest: features [B, F], candidates [K, B, A] → [B, A]."""
@@ -101,7 +119,7 @@ class IBRL(OverPrior):
         """
         prior = self.prior_action(batch.next_observation)
         action, log_density = self.sample_action(features)
-        if self.updates < self.config.critic_warmup:
+        if not self.begun.done:
             return prior, log_density
         return self.best(self.target, features, torch.stack([prior, action])), log_density
 
@@ -116,5 +134,5 @@ class IBRL(OverPrior):
         """As `sac`'s; the values that choose follow the critics as the averaged actor follows the newest one."""
         metrics = super().update(batch)
         self._flat_values.lerp_(self.optimizers["critic"].flat, self.config.policy_average)
-        self.handover.done |= self.updates >= self.config.critic_warmup
+        self.begun.done |= self.updates >= self.config.critic_warmup
         return metrics

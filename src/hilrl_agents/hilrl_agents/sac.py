@@ -189,9 +189,13 @@ class SAC(Agent):
 
     @torch.no_grad()
     def episode_over(self, earned: float) -> None:
-        """Hands over to the running average if the gate lets it pass."""
+        """Hands over to what is learnt if the gate lets it pass."""
         if self.gate is not None and self.gate.passes(earned, self.updates <= self.config.critic_warmup):
-            self.average.load_state_dict(self.running.state_dict())
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Lets the running average act where nothing is explored."""
+        self.average.load_state_dict(self.running.state_dict())
 
     @property
     def imitates(self) -> bool:
