@@ -11,7 +11,7 @@ from hilrl_ros.settings import WarmStartSettings, load_agent_settings
 
 ROBOT_YAML = yaml.safe_load(ROBOT.read_text())
 TASK_YAML = yaml.safe_load(TASK_FILE.read_text())
-GONE = object()
+GONE = "<gone>"
 
 
 def changed(raw, path, value):
