@@ -11,10 +11,10 @@ JOBS ?= 2
 
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup sim sim-vision improve real-emulated test test-lerobot lint docs clean
+.PHONY: help setup sim sim-vision improve improve-lerobot real-emulated test test-lerobot lint docs clean
 
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: ## set up or update the environment in .venv
 	@$(PYTHON) tools/setup.py
@@ -44,6 +44,26 @@ improve: setup ## make a mediocre imitation policy better: make improve TASK=pic
 	  --updates $(UPDATES) --seed $(SEED) --run $(POLICY)
 	@$(VENV)/hilrl improve runs/$(POLICY) --data runs/$(SHOWN) $(if $(METHOD),--agent $(METHOD)) --seed $(SEED) $(ARGS)
 
+# A LeRobot user's way, from demonstrations to a policy that LeRobot's own trainer made, to a better one.
+improve-lerobot: TASK ?= pick_cube_joints
+improve-lerobot: SEED ?= 0
+improve-lerobot: DEMOS ?= 80
+improve-lerobot: STEPS ?= 1500
+improve-lerobot: SHOWN = lerobot_$(TASK)_s$(SEED)_demos_$(DEMOS)
+improve-lerobot: TRAINED = outputs/train/$(SHOWN)_act_$(STEPS)
+improve-lerobot: setup .venv-lerobot/ready ## train ACT with the real lerobot, then improve it: make improve-lerobot SEED=0
+	@$(VENV)/hilrl record --task $(TASK) --port sim --operator scripted --episodes $(DEMOS) --run $(SHOWN) seed:=$(SEED)
+	@[ -d datasets/$(SHOWN) ] || $(VENV)/hilrl data export runs/$(SHOWN) --format lerobot --out datasets/$(SHOWN)
+	@[ -d $(TRAINED)/checkpoints/last/pretrained_model ] || { rm -rf $(TRAINED) && \
+	  HF_HUB_OFFLINE=1 .venv-lerobot/bin/lerobot-train --output_dir=$(TRAINED) --seed=$(SEED) \
+	    --dataset.repo_id=hilrl/$(SHOWN) --dataset.root=$(CURDIR)/datasets/$(SHOWN) --dataset.video_backend=pyav \
+	    --steps=$(STEPS) --save_freq=$(STEPS) --log_freq=100 --batch_size=8 --num_workers=1 --wandb.enable=false \
+	    --policy.type=act --policy.device=cpu --policy.push_to_hub=false --policy.pretrained_backbone_weights=null \
+	    --policy.chunk_size=16 --policy.n_action_steps=8 --policy.dim_model=128 --policy.n_heads=4 \
+	    --policy.dim_feedforward=256 --policy.n_encoder_layers=2 --policy.n_vae_encoder_layers=1 \
+	    --policy.optimizer_lr=3e-4 --policy.optimizer_lr_backbone=1e-4; }
+	@$(VENV)/hilrl improve $(TRAINED)/checkpoints/last/pretrained_model --task $(TASK) --seed $(SEED) $(ARGS)
+
 real-emulated: setup ## train through driver, serial port and emulated servos, in real time
 	@$(VENV)/hilrl launch real_so101 port:=emulated operator:=scripted $(SIM_ARGUMENTS)
 
@@ -57,8 +77,10 @@ test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, 
 # lerobot's Python packages are not those of the suite; torchvision 0.23 is the last one that reads videos without FFmpeg
 .venv-lerobot/ready:
 	@$(PYTHON) -m venv --clear .venv-lerobot
-	@.venv-lerobot/bin/python -m pip install --quiet $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) \
-		lerobot==0.4.4 torch==2.8.0 torchvision==0.23.0
+	@url=$(TORCH_INDEX_URL); \
+	  $(PYTHON) -c "from urllib.request import urlopen; urlopen('$$url/torch/', timeout=10)" 2> /dev/null || url=; \
+	  .venv-lerobot/bin/python -m pip install --quiet $${url:+--extra-index-url $$url} \
+	    lerobot==0.4.4 torch==2.8.0 torchvision==0.23.0
 	@touch $@
 
 lint: setup ## check style and format

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from agent_data import random_batch
 from hilrl_agents import ConfigError, PolicySpec, load_checkpoint, make_agent, save_checkpoint
 from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
 from hilrl_agents.gate import Gate
+from hilrl_agents.residual import STEP
 
 ROBOT = PolicySpec(state_dim=3, action_dim=2)
 SEEN = PolicySpec(state_dim=5, action_dim=2)  # the prior's action is seen too
@@ -66,6 +69,91 @@ def test_the_actors_loss_against_hand_made_critics():
     # actions (0.1 + 0.5 · 0.4, 0), give or take a spread of 0.01: the least critic is 3 · 0.3 − 1
     assert metrics["q_policy"].item() == pytest.approx(-0.1, abs=0.05)
     assert (loss + metrics["q_policy"]).item() == pytest.approx(0.25 * 0.4**2, abs=1e-3)
+
+
+def positions(spec):
+    """A policy of absolute positions that differ by little of their range, seen by cameras if the spec has some."""
+    options = {"image_channels": 4, "image_features": 5} if spec.cameras else {}
+    agent = make_agent("flow", spec, {"hidden": [24], "n_action_steps": 2} | options, 1)
+    rng = np.random.default_rng(1)
+    agent.fit_normalizer(rng.normal(2, 3, (40, 3)), rng.normal([0.5, -0.2], [0.1, 0.05], (4000, 2)))
+    return agent
+
+
+def test_corrections_of_absolute_positions_are_measured_by_how_much_the_priors_vary():
+    absolute = dataclasses.replace(SEEN, absolute=True)
+    prior = positions(PolicySpec(3, 2, horizon=4))
+    agent = make_agent("residual", absolute, SMALL | {"residual_scale": 2.0}, 5, prior)
+    here = seen([0, 0, 0], [0.45, -0.15])
+    np.testing.assert_allclose(agent.act(here, False), [[0.45, -0.15]], atol=1e-6)
+    with torch.no_grad():
+        agent.average.net.weights[-1][..., :2] = torch.tensor([50.0, -50.0])  # tanh is 1 and -1
+    largest = 2 * STEP * np.array([0.1, 0.05])
+    np.testing.assert_allclose(agent.act(here, False), [[0.45, -0.15] + largest * [1, -1]], rtol=0.03)
+    features = agent.encoder({"state": torch.tensor(here["state"])[None]})
+    judged = agent.judged(features, torch.tensor([[0.45, -0.15]]) + torch.tensor(largest).float() / 2)
+    np.testing.assert_allclose(judged, [[1.0, 1.0]], atol=0.03)
+    # what a person does beyond the bound is imitated as far as a correction goes
+    batch = random_batch(absolute, 4, offline=[True] * 4)
+    batch.observation["state"][:] = torch.tensor(here["state"])
+    features = agent.encoder(batch.observation)
+    for action, steady in (([0.9, 0.9], [1.0, 1.0]), ([-0.9, -0.9], [-1.0, -1.0])):
+        batch.action[:] = torch.tensor(action)
+        loss = agent.taught(features, torch.tensor(steady).expand(4, 2), batch)
+        assert float(loss) == pytest.approx(0, abs=1e-6)
+
+
+def test_images_are_seen_with_what_the_prior_makes_of_them(tmp_path):
+    cameras = {"front": (16, 16, 3), "wrist": (16, 16, 3)}
+    prior = positions(PolicySpec(3, 2, cameras, horizon=4))
+    agent = make_agent("residual", dataclasses.replace(SEEN, cameras=cameras), SMALL, 5, prior)
+    batch = random_batch(agent.spec, agent.batch_size)
+    images = batch.observation["images"]
+    made = agent.features({name: i.numpy() for name, i in images.items()})
+    torch.testing.assert_close(torch.from_numpy(made), prior.encoder.images(images), rtol=0, atol=0)
+    before = {name: tensor.clone() for name, tensor in agent.policy_state().items()}
+    for observation in (batch.observation, batch.next_observation):
+        seen_images = {name: i.numpy() for name, i in observation.pop("images").items()}
+        observation["features"] = torch.from_numpy(agent.features(seen_images))
+    agent.update(batch)
+    after = agent.policy_state()
+    moved = [name for name in after if not torch.equal(after[name], before[name])]
+    assert [name for name in moved if name.startswith("encoder.")] == [
+        "encoder.images.project.0.weight", "encoder.images.project.0.bias", "encoder.images.project.1.weight",
+        "encoder.images.project.1.bias",
+    ]  # fmt: skip
+    save_checkpoint(tmp_path / "c", agent)
+    loaded, _ = load_checkpoint(tmp_path / "c")
+    here = {"state": np.ones(5, np.float32), "images": {name: i[0].numpy() for name, i in images.items()}}
+    np.testing.assert_array_equal(loaded.act(here, True, 3), agent.act(here, True, 3))
+
+
+def test_an_encoder_of_its_own_is_fitted_by_imitation_before_and_in_between():
+    cameras = {"front": (16, 16, 3), "wrist": (16, 16, 3)}
+    options = {
+        "image_encoder": "imitation", "image_channels": 4, "image_features": 5, "encoder_refresh_updates": 3,
+        "gate_episodes": 0,
+    }  # fmt: skip
+    prior = positions(PolicySpec(3, 2, cameras, horizon=4))
+    agent = make_agent("residual", dataclasses.replace(SEEN, cameras=cameras), SMALL | options, 5, prior)
+
+    def moved(do):
+        before = agent.policy_state()
+        do()
+        return {
+            name.partition(".")[0]
+            for name, t in agent.policy_state().items()
+            if not torch.equal(t, before[name])
+        }
+
+    batches = [random_batch(agent.spec, 8, seed=seed) for seed in range(5)]
+    assert agent.pretrains
+    assert moved(lambda: agent.pretrain(batches[0])) == {
+        "encoder"
+    }  # the prior acts until critics know better
+    rest = iter(batches)
+    assert moved(lambda: agent.refresh(rest)) == {"encoder", "actor", "average"}
+    assert len(list(rest)) == 2
 
 
 def test_the_targets_actions_are_corrected_too():

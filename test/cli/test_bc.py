@@ -108,6 +108,58 @@ def test_a_lerobot_policy_brings_its_contract_along(lerobot, no_state_task, tmp_
     assert mean[5].item() == pytest.approx(low[5] + 0.2 * (high[5] - low[5]))
 
 
+@pytest.fixture
+def taught(tmp_path):
+    """Makes a policy that was trained on a dataset, which lies here, of so many frames a second."""
+
+    def make(own, state, action):
+        numbers = {"observation.state": state, "action": action}
+        statistics = {
+            f"{name}.{key}": torch.full((size,), value)
+            for name, size in numbers.items()
+            for key, value in (("mean", 0.1), ("std", 0.2))
+        }
+        dataset, folder = tmp_path / "set", write_act(tmp_path / "theirs", state, action, 0, statistics)
+        (dataset / "meta/hilrl").mkdir(parents=True)
+        (dataset / "meta/info.json").write_text(json.dumps({"fps": 20}))
+        if own:
+            (dataset / "meta/hilrl/contract.yaml").write_text(yaml.safe_dump(own.to_dict()))
+        config = {"dataset": {"repo_id": "me/set", "root": str(dataset)}}
+        (folder / "train_config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+def test_a_policy_trained_on_an_export_acts_as_was_exported_whatever_that_is(taught, tmp_path):
+    folder = taught(CONTRACT, len(CONTRACT.state), len(CONTRACT.action.names))
+    assert bc("--lerobot", folder, "--task", TASK_FILE, "--run", "ours") == 0
+    assert loop.policy_of(tmp_path / "runs/ours")["robot"] == str(ROBOT)
+    agent = Policy.from_checkpoint(CONTRACT, tmp_path / "runs/ours/checkpoint").agent
+    np.testing.assert_allclose(agent.encoder.normalizer.mean, 0.1)
+    np.testing.assert_allclose(agent.actions.std, 0.2)
+
+
+def test_a_policy_trained_on_an_export_of_another_task_is_refused(taught, no_state_task, capsys):
+    folder = taught(CONTRACT, len(CONTRACT.state), len(CONTRACT.action.names))
+    assert bc("--lerobot", folder, "--task", no_state_task) == 2
+    assert "theirs was trained under another contract: the length of state" in capsys.readouterr().err
+
+
+def test_a_policy_that_saw_less_than_was_exported_is_refused(taught, capsys):
+    assert bc("--lerobot", taught(CONTRACT, 6, 4), "--task", TASK_FILE) == 2
+    expected = f"sees 1 × 6 numbers and the cameras none, expected one observation of {len(CONTRACT.state)} n"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_rate_is_that_of_the_dataset_that_a_policy_was_trained_on(taught, no_state_task, tmp_path):
+    words = ["--lerobot", taught(None, 6, 6), "--task", no_state_task, "--units", "radians"]
+    for name, more, rate in (("its", [], 20.0), ("said", ["--rate", 15], 15.0)):
+        assert bc(*words, "--run", name, *more) == 0
+        contract, _ = load_contract(tmp_path / f"runs/{name}/robot.yaml", no_state_task)
+        assert contract.control_rate == rate
+
+
 def test_range_is_from_limit_to_limit(lerobot, no_state_task):
     policy = read_lerobot_policy(lerobot)
     contract, _ = load_contract(ROBOT, no_state_task)

@@ -16,6 +16,8 @@ from hilrl_agents import AGENTS, PolicySpec, make_agent, save_checkpoint
 from hilrl_cli import environment
 from hilrl_cli.commands import improve, launch
 from hilrl_cli.main import main
+from hilrl_data.episodes import BagSource, bags_of
+from hilrl_data.lerobot_writer import write_lerobot
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from dataset_files import record
@@ -119,9 +121,25 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     theirs = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers)
     words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", "--run", "ours"]
     assert improved(*words) == 0
-    assert launched["agent"] == "residual"
+    assert launched["agent"] == "residual_joints" and "offline_data" not in launched
     assert launched["warm_start"] == str(tmp_path / "runs/ours/prior/checkpoint")
     assert launched["robot"] == str(tmp_path / "runs/ours/prior/robot.yaml")
+
+
+def test_what_a_lerobot_policy_was_trained_on_is_learnt_from_too(launched, tmp_path, capsys):
+    demos = record(tmp_path / "demos", (6, "terminated"), contract=CONTRACT)
+    source = BagSource(bags_of(demos), CONTRACT, ("cube", "pick up the cube"))
+    write_lerobot(tmp_path / "set", source.episodes(), CONTRACT, False, print, print)
+    sizes = {"observation.state": len(CONTRACT.state), "action": len(CONTRACT.action.names)}
+    numbers = {f"{name}.{key}": torch.ones(size) for name, size in sizes.items() for key in ("mean", "std")}
+    theirs = write_act(tmp_path / "pretrained_model", *sizes.values(), 0, numbers)
+    config = {"dataset": {"repo_id": "me/set", "root": str(tmp_path / "set")}}
+    (theirs / "train_config.json").write_text(json.dumps(config))
+    assert improved(theirs, "--robot", ROBOT, "--task", TASK_FILE, "--run", "ours") == 0
+    assert launched["offline_data"] == str(tmp_path / "runs/ours/offline/001_set")
+    assert f"learns from {tmp_path}/set as well" in capsys.readouterr().out
+    assert improved(theirs, "--robot", ROBOT, "--task", TASK_FILE, "--run", "other", "--data", "demos") == 0
+    assert launched["offline_data"] == str(demos)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Zhao et al., arXiv 2304.13705. LeRobot's ACT has the same network under the same
 checkpoints). B rows, H steps a chunk, A action entries, L latent entries.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +85,13 @@ class ACT(Imitation):
         metrics = {"bc_loss": l1.detach(), "kl": divergence.detach()}
         return l1 + self.config.kl_weight * divergence, metrics
 
+    def seen_images(self, images: Mapping[str, Tensor]) -> Tensor:
+        """The cells of the maps as the transformer takes them, side by side."""
+        cells = [
+            self.policy.encoder_img_feat_input_proj(part) for part in self.encoder.maps({"images": images})
+        ]
+        return torch.cat([part.flatten(1) for part in cells], 1)
+
     def sample(self, seen: tuple[Tensor, list[Tensor]], generator: torch.Generator) -> Tensor:
         """Chunk of z = 0 (algorithm 2); nothing is drawn → [1, H, A]."""
         return self.policy(*seen, torch.zeros(1, self.config.latent_dim))
@@ -114,13 +122,14 @@ class MapEncoder(nn.Module):
 
     def forward(self, observation: Observation) -> tuple[Tensor, list[Tensor]]:
         """State and maps of a batch of observations."""
-        state = self.normalizer(observation["state"])
-        if self.images is None:
-            return state, []
+        return self.normalizer(observation["state"]), self.maps(observation) if self.images else []
+
+    def maps(self, observation: Observation) -> list[Tensor]:
+        """Maps of a batch of observations; of what is observed the images are enough."""
         if isinstance(self.images, ResNetMaps):
-            return state, self.images(observation)
+            return self.images(observation)
         features = self.images(observation["images"]).split(self.channels, 1)
-        return state, [part[..., None, None] for part in features]
+        return [part[..., None, None] for part in features]
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

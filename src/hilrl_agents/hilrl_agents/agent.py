@@ -178,6 +178,17 @@ class Agent(abc.ABC):
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step of imitation on offline rows; returns what to log, by name."""
 
+    def seen_images(self, images: Mapping[str, Tensor]) -> Tensor:
+        """What the policy makes of images, before it knows the state: another agent may see with it.
+
+        Args:
+            images: {name: uint8 [B, height, width, channels]}.
+
+        Returns:
+            float32 [B, F].
+        """
+        return self.networks["encoder"].images(images)
+
     def episode_over(self, earned: float) -> None:  # noqa: B027
         """Takes note of an episode of training whose transitions `update` has had.
 

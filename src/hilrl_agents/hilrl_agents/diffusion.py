@@ -6,6 +6,7 @@ chunk, A action entries, F features.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +108,11 @@ class Diffusion(Imitation):
         error = told - (noise if self.config.prediction_type == "epsilon" else action)
         loss = masked_mean(error.square(), weight)
         return loss, {"bc_loss": loss.detach()}
+
+    def seen_images(self, images: Mapping[str, Tensor]) -> Tensor:
+        """What the U-Net is told of images."""
+        seen = super().seen_images({"images": images} if self.frozen_file else images)
+        return seen.flatten(1)
 
     def sample(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Denoises from pure noise, through every num_train / num_inference-th level → [1, H, A]."""

@@ -40,6 +40,13 @@ class OverPrior(SAC):
         if len(theirs.mean) == size:  # a policy of several frames normalises them together
             mine.mean[:size], mine.std[:size] = theirs.mean, theirs.std
             copied = ["encoder.normalizer.mean", "encoder.normalizer.std"]
+        if self.spec.cameras and self.config.image_encoder == "prior":
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+                self.vision.see_through(prior)
+            self.features, self.with_actor = self.vision.features, self.vision.with_values
+            self.optimizers |= self.vision.optimizers
+            fresh.append(("encoder.images.project", "it follows on what the prior makes of images"))
         return self._begun(prior, copied, fresh, freeze)
 
     def prior_action(self, observation: Observation) -> Tensor:

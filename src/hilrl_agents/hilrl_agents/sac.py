@@ -141,6 +141,7 @@ class SAC(Agent):
         self._entropy_goal = c.target_entropy * flat
         self.gate: Gate | None = None
         self.anchor: nn.Module | None = None  # the prior's actor
+        self.with_actor: list[FlatAdam] = []  # optimizers that move along with the actor's loss
         self._act_with(actor)
 
     def _act_with(self, actor: nn.Module) -> None:
@@ -204,8 +205,8 @@ class SAC(Agent):
 
     @property
     def pretrains(self) -> bool:
-        """Imitation where it is no prior's, and the critic's start on returns."""
-        return self.imitates or self.config.pretrain_returns > 0
+        """Imitation where it is no prior's, an encoder that is fitted by it, and the critic's start on returns."""
+        return self.imitates or self.vision.imitates or self.config.pretrain_returns > 0
 
     @property
     def batch_size(self) -> int:
@@ -238,7 +239,7 @@ class SAC(Agent):
             metrics |= {"bc_loss": cloning.detach()}
         elif not warming and self.updates % c.policy_update_freq == 0:
             loss, log_density, actor_metrics = self.actor_loss(part, features.detach())
-            self._improve_actor(loss + self.temperature_loss(log_density))
+            self._improve_actor(loss + self.temperature_loss(log_density), *self.with_actor)
             metrics |= actor_metrics
         self.updates += 1
         metrics |= {"temperature": self.temperature().detach()}
@@ -255,7 +256,7 @@ class SAC(Agent):
             loss, features = self._imitate(batch)
             metrics = {"bc_loss": loss.item()}
         else:
-            features = self.vision(batch.observation)
+            features = self.vision.imitate(batch)
         if c.pretrain_returns:
             error = self.return_loss(batch, features)
             minimise(error, self.optimizers["critic"], clip=c.grad_clip)
@@ -289,14 +290,14 @@ class SAC(Agent):
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""
-        q = self.critic(features, fold(batch.action)).squeeze(-1)  # [E, B]
+        q = self.critic(features, self.judged(features, fold(batch.action))).squeeze(-1)  # [E, B]
         y = self.td_target(batch)
         loss = (q - y).square().mean()
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "td_target": y.mean()}
 
     def return_loss(self, batch: Batch, features: Tensor) -> Tensor:
         """Mean over critics and rows of (Q(s, a) − Σ γ^i r_i)², rows whose episode was solved → scalar."""
-        q = self.critic(features, fold(batch.action)).squeeze(-1)  # [E, B]
+        q = self.critic(features, self.judged(features, fold(batch.action))).squeeze(-1)  # [E, B]
         whole = 1 - batch.bootstrap
         error = (q - batch.chunk_return(self.config.gamma)).square().mean(0)
         return (error * whole).sum() / whole.sum().clamp_min(1)
@@ -310,7 +311,7 @@ class SAC(Agent):
         c = self.config
         features = self.vision(batch.next_observation)
         action, log_density = self.next_action(batch, features)
-        q = self.target(features, action).squeeze(-1)  # [E, B]
+        q = self.target(features, self.judged(features, action)).squeeze(-1)  # [E, B]
         if c.critic_subsample:
             q = q[torch.randperm(c.critics, generator=self.generator)[: c.critic_subsample]]
         value = q.amin(0)
@@ -360,6 +361,10 @@ class SAC(Agent):
         """Draw a ~ π(·|s): folded chunk [B, H·A] and its log-density [B]."""
         mean, log_std = self.actor(features)
         return squash(mean, log_std, self.noise(mean))
+
+    def judged(self, features: Tensor, action: Tensor) -> Tensor:
+        """What critics are shown of folded chunks [B, H·A] in their observations: the same."""
+        return action
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal draw of the same shape, from the agent's generator."""

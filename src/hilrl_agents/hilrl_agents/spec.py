@@ -20,12 +20,14 @@ class PolicySpec:
         action_dim: A, length of one action.
         cameras: image shape (height, width, channels) by camera name, in the order of the robot contract.
         horizon: H, robot steps in one action chunk; 1 is the classic case.
+        absolute: actions say where to go, not how far: those of neighbouring steps differ by little of their range.
     """
 
     state_dim: int
     action_dim: int
     cameras: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     horizon: int = 1
+    absolute: bool = False
 
     def __post_init__(self) -> None:
         for key in ("state_dim", "action_dim", "horizon"):
@@ -46,7 +48,9 @@ class PolicySpec:
             name: (*camera["size"], 3 * camera.get("stack", 1))
             for name, camera in contract["cameras"].items()
         }
-        return cls(len(contract["state"]), len(contract["action"]["names"]), cameras, horizon)
+        action = contract["action"]
+        absolute = action.get("type") == "joint_position"
+        return cls(len(contract["state"]), len(action["names"]), cameras, horizon, absolute)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python types, as the checkpoint's YAML holds them."""

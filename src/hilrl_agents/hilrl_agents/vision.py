@@ -7,6 +7,7 @@ A frozen encoder is fitted by imitating what people did, and anew from time to t
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,39 @@ class FrozenImages:
         return self._images.frozen({name: torch.from_numpy(i) for name, i in images.items()}).numpy()
 
 
+class PriorImages(nn.Module):
+    """What a policy that rests makes of images, then one layer that is trained, LayerNorm, tanh.
+
+    The policy is no part of the state dict.
+
+    Args:
+        prior: an `Agent`.
+        size: F, numbers of the whole.
+    """
+
+    def __init__(self, prior: Any, size: int) -> None:
+        super().__init__()
+        self._prior = (prior,)  # in a tuple, or its networks would be trained
+        blank = {
+            name: torch.zeros((1, *shape), dtype=torch.uint8) for name, shape in prior.spec.cameras.items()
+        }
+        seen = self.frozen(blank).shape[1]
+        self.project = nn.Sequential(nn.Linear(seen, size), nn.LayerNorm(size), nn.Tanh())
+
+    @torch.no_grad()
+    def frozen(self, images: Mapping[str, Tensor]) -> Tensor:
+        """{name: uint8 [B, height, width, channels]} → float32 [B, …], what the policy makes of them."""
+        return self._prior[0].seen_images(images)
+
+    def head(self, seen: Tensor) -> Tensor:
+        """What `frozen` gave → float32 [B, F]."""
+        return self.project(seen)
+
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """{name: uint8 [B, height, width, channels]} → float32 [B, F]."""
+        return self.head(self.frozen(images))
+
+
 class Vision:
     """The seeing part of an agent that learns values.
 
@@ -115,12 +149,12 @@ class Vision:
         bf16: bool,
         generator: torch.Generator,
     ) -> None:
-        self.config, self._generator = config, generator
+        self.config, self._generator, self._learning_rate = config, generator, learning_rate
         kind = config.image_encoder if spec.cameras else "none"
-        weights = "" if kind in ("trained", "imitation", "none") else kind
+        weights = "" if kind in ("trained", "imitation", "prior", "none") else kind
         self.encoder = ObservationEncoder(spec, config.image_channels, config.image_features, bf16, weights)
         self.networks: dict[str, nn.Module] = {"encoder": self.encoder}
-        self.features = None if kind in ("trained", "none") else FrozenImages(self.encoder.images)
+        self.features = None if kind in ("trained", "prior", "none") else FrozenImages(self.encoder.images)
         self.pretrain_features = self.features if weights else None
         self.resting = self.encoder.images.tensors if weights else {}
         self._head: EnsembleMLP | None = None
@@ -152,6 +186,23 @@ class Vision:
         self.with_values, self._head = [], None
         if self.encoder.images is not None:
             self.encoder.images.bf16 = prior.images.bf16
+
+    def see_through(self, prior: Any) -> None:
+        """Sees with what another policy makes of images; what follows on it is new, and learnt with the values.
+
+        Args:
+            prior: an `Agent` whose `seen_images` does not change any more.
+        """
+        size = self.config.image_features * len(prior.spec.cameras)
+        self.encoder.images = PriorImages(prior, size)
+        self.optimizers["encoder"] = FlatAdam([self.encoder], self._learning_rate)
+        self.with_values = [self.optimizers["encoder"]]
+        self.features = FrozenImages(self.encoder.images)
+
+    @property
+    def imitates(self) -> bool:
+        """Whether the encoder is fitted by imitation."""
+        return self._head is not None
 
     def refresh_due(self, updates: int) -> bool:
         """Whether an imitation encoder is to be fitted anew after so many updates."""

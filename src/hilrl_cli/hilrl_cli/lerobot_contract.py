@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +17,66 @@ if TYPE_CHECKING:
     from hilrl_agents.lerobot import LeRobotPolicy, Units
     from hilrl_ros.contract import Contract
 
-__all__ = ["check", "derived", "units", "write"]
+__all__ = ["Taught", "check", "check_own", "derived", "taught_on", "units", "write"]
 
 _BEYOND = 0.35  # rad beyond a joint's limits that a calibration may explain
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The dataset that a policy was trained on.
+
+    Attributes:
+        root: Its folder.
+        rate: Frames a second.
+        own: The robot contract that it carries if this suite exported it, as `Contract.to_dict` gives it; else None.
+    """
+
+    root: Path
+    rate: float
+    own: dict[str, Any] | None
+
+
+def taught_on(folder: Path) -> Taught | None:
+    """Return the dataset that a policy's `train_config.json` names; None if it lies elsewhere.
+
+    Args:
+        folder: `pretrained_model` of a LeRobot policy.
+    """
+    from hilrl_data.lerobot_layout import INFO
+    from hilrl_data.lerobot_reader import own_contract
+
+    try:
+        named = json.loads((folder / "train_config.json").read_text())["dataset"]
+        home = os.environ.get("HF_LEROBOT_HOME", "~/.cache/huggingface/lerobot")
+        root = Path(named.get("root") or Path(home).expanduser() / named["repo_id"])
+        rate = float(json.loads((root / INFO).read_text())["fps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Taught(root, rate, own_contract(root))
+
+
+def check_own(policy: LeRobotPolicy, taught: Taught, contract: Contract) -> None:
+    """Refuse a task or an arm that is not the one whose episodes were exported for a policy.
+
+    Raises:
+        CheckpointError: Names the key that differs.
+        UserError: The policy sees or does something else than the contract says.
+    """
+    from hilrl_agents import PolicySpec
+    from hilrl_agents.checkpoint import check_contract
+
+    check_contract(taught.own, contract.to_dict(), str(policy.folder))
+    needed, seen = (
+        (spec.state_dim, spec.action_dim, dict(spec.cameras))
+        for spec in (PolicySpec.from_contract(contract.to_dict()), policy.spec())
+    )
+    if needed != seen:
+        raise UserError(
+            f"{policy.folder}: sees {policy.frames} × {policy.state} numbers and the cameras "
+            f"{', '.join(policy.cameras) or 'none'}, expected one observation of {needed[0]} numbers and "
+            f"{', '.join(needed[2]) or 'none'}, as they were exported"
+        )
 
 
 def derived(policy: LeRobotPolicy, base: Path, rate: float) -> str:

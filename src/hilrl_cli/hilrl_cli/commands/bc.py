@@ -16,6 +16,11 @@ from hilrl_cli.commands import launch
 from hilrl_cli.errors import UserError
 
 UNITS = ("degrees", "range", "radians")
+_RATE = 30.0  # Hz, LeRobot's arms
+RATE_HELP = (
+    "of the LeRobot policy, Hz (default: that of the dataset that it was trained on, where that lies here; else "
+    f"{_RATE:g})"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--units",
         choices=UNITS,
         help="of the LeRobot arm's joints: degrees (its use_degrees: true), range (its default: -100 to 100 between "
-        "the calibrated ends), radians; its gripper's 0 to 100 is understood with the first two",
+        "the calibrated ends), radians; its gripper's 0 to 100 is understood with the first two. Not needed where the "
+        "policy was trained on what `hilrl data export` wrote and that lies here",
     )
-    parser.add_argument("--rate", type=float, default=30.0, help="of the LeRobot policy, Hz (default: 30)")
+    parser.add_argument("--rate", type=float, help=RATE_HELP)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="options of the agent that shall differ"
     )
@@ -145,27 +151,37 @@ def trained(learner: Any, updates: int) -> dict[str, float]:
 
 
 def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Make a checkpoint and a robot contract of a LeRobot policy; return what to note of it."""
-    from hilrl_agents import save_checkpoint
+    """Make a checkpoint of a LeRobot policy, and a robot contract unless it has one; return what to note of it."""
+    from hilrl_agents import CheckpointError, save_checkpoint
     from hilrl_agents.lerobot import LeRobotError, lerobot_agent, read_lerobot_policy
     from hilrl_cli import lerobot_contract
-    from hilrl_ros.contract import ContractError, find_config, load_contract
+    from hilrl_data.sources import ERRORS
+    from hilrl_ros.contract import find_config, load_contract
 
-    if arguments.units is None:
-        raise UserError(f"--units is missing: what the arm's joints were recorded in, {', '.join(UNITS)}")
-    robot = folder / "robot.yaml"
+    robot, units, known = arguments.robot, (), {}
     try:
         policy = read_lerobot_policy(arguments.lerobot)
-        base = find_config("robots", arguments.robot)
-        text = lerobot_contract.derived(policy, base, arguments.rate)
-        folder.mkdir(parents=True)
-        lerobot_contract.write(robot, text)
-        contract, _ = load_contract(robot, arguments.task)
-        lerobot_contract.check(policy, contract, arguments.task)
-        units = lerobot_contract.units(policy, contract, arguments.units)
-        agent = lerobot_agent(policy, *units, options(arguments.set))
+        taught = lerobot_contract.taught_on(policy.folder)
+        if taught and taught.own:
+            contract, _ = load_contract(robot, arguments.task)
+            lerobot_contract.check_own(policy, taught, contract)
+            known = {"dataset": str(taught.root.resolve())}
+        else:
+            if arguments.units is None:
+                raise UserError(
+                    f"--units is missing: what the arm's joints were recorded in, {', '.join(UNITS)}"
+                )
+            rate = arguments.rate or (taught.rate if taught else _RATE)
+            text = lerobot_contract.derived(policy, find_config("robots", robot), rate)
+            folder.mkdir(parents=True)
+            robot = str(folder / "robot.yaml")
+            lerobot_contract.write(Path(robot), text)
+            contract, _ = load_contract(robot, arguments.task)
+            lerobot_contract.check(policy, contract, arguments.task)
+            units = lerobot_contract.units(policy, contract, arguments.units)
+        agent = lerobot_agent(policy, *units, overrides=options(arguments.set))
         counters = {"updates": 0, "stored": 0, "last_seq": 0, "policy_version": 1}
         save_checkpoint(folder / "checkpoint", agent, contract.to_dict(), counters)
-    except (LeRobotError, ContractError) as error:
+    except (LeRobotError, CheckpointError, *ERRORS) as error:
         raise UserError(str(error)) from None
-    return {"robot": str(robot), "agent": policy.kind, "lerobot": str(arguments.lerobot.resolve())}
+    return {"robot": robot, "agent": policy.kind, "lerobot": str(arguments.lerobot.resolve())} | known

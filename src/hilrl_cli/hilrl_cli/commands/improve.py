@@ -12,6 +12,7 @@ from hilrl_cli.errors import UserError
 
 # who improves a policy unless `--agent` says it: the first that starts from such a one; the last does from any
 _METHODS = ("sac", "qc", "residual")
+_JOINT_METHODS = ("qc", "residual_joints")  # where actions are absolute joint positions
 _ALONE = ("ibrl",)
 _TARGET, _STEPS = 0.98, 5000
 
@@ -31,19 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--agent",
         metavar="METHOD",
         help="how: name from config/agents or a path (default: the first that starts from such a policy of "
-        f"{', '.join(_METHODS)}; where nobody intervenes {', '.join(_ALONE)})",
+        f"{', '.join(_METHODS)}, with absolute joint positions {', '.join(_JOINT_METHODS)}; where nobody intervenes "
+        f"{', '.join(_ALONE)})",
     )
     parser.add_argument(
         "--data",
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="recorded episodes to learn from as well: runs, bags, LeRobot datasets; none are needed",
+        help="recorded episodes to learn from as well: runs, bags, LeRobot datasets; none are needed (default: what a "
+        "LeRobot policy was trained on, if `hilrl data export` wrote it and it lies here)",
     )
     parser.add_argument("--seed", type=int, help="of scenes, exploration and learning")
     parser.add_argument("--run", help="name of the run's folder")
     parser.add_argument("--units", choices=bc.UNITS, help="of a LeRobot policy's joints, as in `hilrl bc`")
-    parser.add_argument("--rate", type=float, default=30.0, help="of a LeRobot policy, Hz (default: 30)")
+    parser.add_argument("--rate", type=float, help=bc.RATE_HELP)
     loop.add_place(parser, loop.SIM, (*loop.OPERATORS, "none"))
     parser.add_argument("--alone", action="store_true", help="nobody intervenes, the same as --operator none")
     loop.add_words(parser, "sim")
@@ -64,18 +67,22 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(os.path.abspath(given.get("runs_dir", "runs")), named)
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another with --run")
+    data = arguments.data or []
     if policy is None:
-        policy, robot = imported(arguments, folder / "prior", task, robot)
-    methods = _ALONE if (loop.place(arguments) | given).get("operator") == "none" else _METHODS
+        policy, robot, taught = imported(arguments, folder / "prior", task, robot)
+        if taught and not data:
+            print(f"learns from {taught} as well, which it was trained on")
+            data = [taught]
+    alone = (loop.place(arguments) | given).get("operator") == "none"
     values = {
         "improve": "true", "task": task, "robot": robot, "warm_start": str(policy),
-        "agent": method(policy, arguments.agent, methods, robot, task),
+        "agent": method(policy, arguments.agent, alone, robot, task),
         "target_success": str(_TARGET), "max_steps": str(_STEPS), "evaluate_episodes": "50",
         **seed, **loop.place(arguments), **given, "run": folder.name, "runs_dir": str(folder.parent),
     }  # fmt: skip
     loop.check_start(values)
-    if arguments.data:
-        values["offline_data"] = loop.offline_data(arguments.data, folder / "offline", robot, task)
+    if data:
+        values["offline_data"] = loop.offline_data(data, folder / "offline", robot, task)
     code = launch.start("sim", loop.as_words(values))
     if code or not (folder / "summary.json").is_file():  # interrupted
         return code
@@ -103,8 +110,14 @@ def origin(arguments: argparse.Namespace) -> tuple[Path | None, str, str]:
     return policy, task, arguments.robot or known.get("robot", "so101")
 
 
-def imported(arguments: argparse.Namespace, into: Path, task: str, robot: str) -> tuple[Path, str]:
-    """Make a checkpoint and a robot contract of a LeRobot policy, as `hilrl bc --lerobot` does; return both."""
+def imported(
+    arguments: argparse.Namespace, into: Path, task: str, robot: str
+) -> tuple[Path, str, Path | None]:
+    """Make a checkpoint of a LeRobot policy, as `hilrl bc --lerobot` does.
+
+    Returns:
+        The checkpoint, its robot contract, and what it was trained on if that lies here and fits the contract.
+    """
     theirs = argparse.Namespace(
         lerobot=arguments.checkpoint,
         units=arguments.units,
@@ -113,11 +126,12 @@ def imported(arguments: argparse.Namespace, into: Path, task: str, robot: str) -
         robot=robot,
         set=[],
     )
-    return into / "checkpoint", bc.imported(theirs, into)["robot"]
+    facts = bc.imported(theirs, into)
+    return into / "checkpoint", facts["robot"], Path(facts["dataset"]) if "dataset" in facts else None
 
 
-def method(policy: Path, agent: str | None, methods: tuple[str, ...], robot: str, task: str) -> str:
-    """Return the agent that improves a policy, after a look at whether it can; None: the first of the methods that can.
+def method(policy: Path, agent: str | None, alone: bool, robot: str, task: str) -> str:
+    """Return the agent that improves a policy, after a look at whether it can; None: the first that can.
 
     Raises:
         UserError: It cannot, or the policy was trained under another contract.
@@ -130,6 +144,8 @@ def method(policy: Path, agent: str | None, methods: tuple[str, ...], robot: str
     try:
         contract, _ = load_contract(robot, task)
         found = read_checkpoint(policy, contract.to_dict()).algorithm
+        together = _JOINT_METHODS if contract.action.type == "joint_position" else _METHODS
+        methods = _ALONE if alone else together
         settings = {name: load_agent_settings(name, str(policy)) for name in ([agent] if agent else methods)}
         able = [
             name
