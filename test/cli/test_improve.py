@@ -124,6 +124,8 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
     assert launched["agent"] == "residual_joints" and "offline_data" not in launched
     assert launched["warm_start"] == str(tmp_path / "runs/ours/prior/checkpoint")
     assert launched["robot"] == str(tmp_path / "runs/ours/prior/robot.yaml")
+    assert improved(*words[:-1], "other", "--alone") == 0
+    assert launched["agent"] == "residual_alone"
 
 
 def test_what_a_lerobot_policy_was_trained_on_is_learnt_from_too(launched, tmp_path, capsys):

@@ -12,8 +12,9 @@ from hilrl_cli.errors import UserError
 
 # who improves a policy unless `--agent` says it: the first that starts from such a one; the last does from any
 _METHODS = ("sac", "qc", "residual")
-_JOINT_METHODS = ("qc", "residual_joints")  # where actions are absolute joint positions
 _ALONE = ("ibrl",)
+_JOINTS = ("qc", "residual_joints")  # where actions are absolute joint positions
+_JOINTS_ALONE = ("residual_alone",)
 _TARGET, _STEPS = 0.98, 5000
 
 
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--agent",
         metavar="METHOD",
         help="how: name from config/agents or a path (default: the first that starts from such a policy of "
-        f"{', '.join(_METHODS)}, with absolute joint positions {', '.join(_JOINT_METHODS)}; where nobody intervenes "
-        f"{', '.join(_ALONE)})",
+        f"{', '.join(_METHODS)}, where nobody intervenes {', '.join(_ALONE)}; with absolute joint positions "
+        f"{', '.join(_JOINTS)}, alone {', '.join(_JOINTS_ALONE)})",
     )
     parser.add_argument(
         "--data",
@@ -144,8 +145,9 @@ def method(policy: Path, agent: str | None, alone: bool, robot: str, task: str) 
     try:
         contract, _ = load_contract(robot, task)
         found = read_checkpoint(policy, contract.to_dict()).algorithm
-        together = _JOINT_METHODS if contract.action.type == "joint_position" else _METHODS
-        methods = _ALONE if alone else together
+        joints = contract.action.type == "joint_position"
+        together, by_itself = (_JOINTS, _JOINTS_ALONE) if joints else (_METHODS, _ALONE)
+        methods = by_itself if alone else together
         settings = {name: load_agent_settings(name, str(policy)) for name in ([agent] if agent else methods)}
         able = [
             name
