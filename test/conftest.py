@@ -17,6 +17,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="hilrl-test-log-")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items):
     """Let one process of pytest-xdist run the graphs, one after the other, and share out the other files."""
     items.sort(key=lambda item: not item.get_closest_marker("graph"))  # the longest part first
