@@ -17,7 +17,7 @@ from hilrl_sim.gazebo import files
 from hilrl_sim.gazebo.release import RELEASES, release_named
 from hilrl_sim.gazebo.sdf import stl
 from hilrl_sim.gazebo.world import make_world
-from hilrl_sim.objects import draw_places
+from hilrl_sim.objects import draw_places, scene_objects
 from hilrl_sim.simulation import Simulation
 
 CAMERAS = ["front", "wrist"]
@@ -248,6 +248,16 @@ def test_cameras_see_what_the_robot_file_says(cube, simulated):
         half = math.tan(float(sensor.findtext("camera/horizontal_fov")) / 2)
         fovy = np.degrees(2 * math.atan(half * 480 / 640))
         assert fovy == pytest.approx(contract.sim["cameras"][name]["fovy"], abs=1e-3)
+
+
+def test_colours_are_written_as_light_that_a_screen_shows_as_the_task_files(cube):
+    """Gazebo's pictures are sRGB: IEC 61966-2-1 makes of the light that is written what MuJoCo's pictures have."""
+    light = numbers(cube.find("model[@name='cube']").findtext(".//visual/material/diffuse"))
+    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    _, task = loaded("pick_cube")
+    assert (
+        shown[:3] == pytest.approx(scene_objects(task)["cube"].parts[0].color[:3], abs=1e-6) and light[3] == 1
+    )
 
 
 def test_without_cameras_nothing_renders():

@@ -34,6 +34,7 @@ from .world import RATE
 
 _LOOK_S = 0.05  # between two looks at things that were put in place
 _SILENT_S = 2.0  # without joint states, after which Gazebo counts as gone
+_STARTING_S = 30.0  # the same before the first: a server loads its world and starts to render meanwhile
 _SILENT = "no joint_states from Gazebo: do its server and ros_gz_bridge run?"
 _AGAIN_NS = 1_000_000_000  # after which a target that did not change is sent again
 _BACK_NS = 1_000_000_000  # by which time goes back when Gazebo was started anew
@@ -256,7 +257,8 @@ class GazeboNode(Node):
     def diagnose(self) -> None:
         """Publish whether Gazebo is there, and how fast it runs."""
         wall = time.monotonic()
-        silent = wall - self.heard_at > _SILENT_S
+        waiting = self.now_ns == 0
+        silent = wall - self.heard_at > (_STARTING_S if waiting else _SILENT_S)
         if silent and not self.said_silent:
             self.said_silent = True
             self.get_logger().error(_SILENT)
@@ -264,9 +266,13 @@ class GazeboNode(Node):
             self.finish(_SILENT)
         factor = (self.now_ns - self.sim_start_ns) * 1e-9 / max(wall - self.wall_start, 1e-6)
         self.wall_start, self.sim_start_ns = wall, self.now_ns
+        level, message = DiagnosticStatus.OK, self.guard.status
+        if silent:
+            level, message = DiagnosticStatus.ERROR, "silent"
+        elif waiting:
+            level, message = DiagnosticStatus.WARN, "waiting for Gazebo's server"
         status = DiagnosticStatus(
-            level=DiagnosticStatus.ERROR if silent else DiagnosticStatus.OK, name=f"{self.get_name()}: Gazebo",
-            hardware_id=self.contract.robot, message="silent" if silent else self.guard.status,
+            level=level, name=f"{self.get_name()}: Gazebo", hardware_id=self.contract.robot, message=message,
             values=[KeyValue(key="real_time_factor", value=f"{factor:.2f}")],
         )  # fmt: skip
         msg = DiagnosticArray(status=[status])

@@ -48,11 +48,20 @@ def add_pose(parent: Element, pos: np.ndarray, R: np.ndarray) -> None:
     add_text(parent, "pose", (*pos, *matrix_rpy(R)))
 
 
+def add_colour(parent: Element, tag: str, rgba: Sequence[float]) -> None:
+    """Add a colour as it shall look, RGBA from 0 to 1.
+
+    Gazebo computes with light and brightens its pictures for the screen (sRGB); as it is, a colour would come out pale.
+    """
+    rgb = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3]]
+    add_text(parent, tag, (*rgb, rgba[3]))
+
+
 def add_material(parent: Element, rgba: Sequence[float]) -> None:
     """Add a plain colour, RGBA from 0 to 1."""
     material = SubElement(parent, "material")
     for key in ("ambient", "diffuse"):
-        add_text(material, key, rgba)
+        add_colour(material, key, rgba)
     add_text(material, "specular", (0.1, 0.1, 0.1, 1))
 
 

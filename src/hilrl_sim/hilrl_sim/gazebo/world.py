@@ -25,6 +25,7 @@ from .release import WORLD, Release
 from .sdf import (
     add_axis,
     add_camera,
+    add_colour,
     add_inertial,
     add_material,
     add_pose,
@@ -123,8 +124,8 @@ class _Writer:
             add_text(self._plugin(world, "sensors", "Sensors"), "render_engine", "ogre2")
         add_text(world, "gravity", self.base_R.T @ self.model.opt.gravity)
         scene = SubElement(world, "scene")
-        add_text(scene, "ambient", (0.6, 0.6, 0.6, 1))
-        add_text(scene, "background", (0.75, 0.8, 0.85, 1))
+        add_text(scene, "ambient", (0.95, 0.95, 0.95, 1))
+        add_colour(scene, "background", (0.75, 0.8, 0.85, 1))
         add_text(scene, "shadows", 0)
         self._lights(world)
         self._table(world)
