@@ -2,32 +2,15 @@ import numpy as np
 import pytest
 import torch
 from agent_data import random_batch
+from over_prior import SEEN, SMALL, assert_acts_as, flow, seen
 
-from hilrl_agents import PolicySpec, load_checkpoint, make_agent, save_checkpoint
-from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
+from hilrl_agents import load_checkpoint, make_agent, save_checkpoint
 
-ROBOT = PolicySpec(state_dim=3, action_dim=2)
-SEEN = PolicySpec(state_dim=5, action_dim=2)  # the prior's action is seen too
-SMALL = {"batch_size": 8, "hidden": [16, 16], "critics": 3, "precision": "float32", "gate_episodes": 0}
-
-
-def flow():
-    """A chunked policy that has learnt a little."""
-    spec = PolicySpec(3, 2, horizon=4)
-    agent = make_agent("flow", spec, {"hidden": [24], "batch_size": 8, "n_action_steps": 2}, 1)
-    rng = np.random.default_rng(1)
-    agent.fit_normalizer(rng.normal(2, 3, (40, 3)), rng.uniform(-0.5, 0.5, (40, 2)))
-    for step in range(5):
-        agent.pretrain(random_batch(spec, 8, seed=step))
-    return agent
+UNGATED = SMALL | {"gate_episodes": 0}
 
 
 def ibrl(prior=None, **options):
-    return make_agent("ibrl", SEEN, SMALL | options, 5, prior or flow())
-
-
-def seen(state, action):
-    return {"state": np.array([*state, *action], np.float32), "images": {}}
+    return make_agent("ibrl", SEEN, UNGATED | options, 5, prior or flow())
 
 
 def likes(*wanted):
@@ -51,14 +34,7 @@ def test_until_the_critics_are_warm_the_prior_acts_step_by_step_as_it_does_alone
     prior = flow()
     agent = ibrl(prior, critic_warmup=2)
     agent.update(random_batch(SEEN, 8, seed=3))
-    alone, beneath, above = ChunkExecutor(prior), PriorExecutor(agent), ChunkExecutor(agent)
-    rng = np.random.default_rng(0)
-    for step in range(9):
-        observation = {"state": rng.normal(2, 3, 3).astype(np.float32), "images": {}}
-        expected, _ = alone.act(observation, False, step, 1, step)
-        whole = with_prior_action(observation, beneath.act(observation, step, 1, step))
-        action, _ = above.act(whole, False, step, 1, step)
-        np.testing.assert_array_equal(action, expected)
+    assert_acts_as(agent, prior)
 
 
 def test_warm_critics_choose_between_prior_and_actor():
