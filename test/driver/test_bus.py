@@ -153,6 +153,16 @@ def test_no_single_damage_passes_for_another_reply():
         assert all(reply == (0, data) for reply in replies.good.values()), bytes_.hex()
 
 
+def test_servos_that_answer_for_one_another_are_asked_again_alone(emulated, bus):
+    """Servo 1 is silent, 2 answers as 1 and 3 as 2: only 3 seems to be missing."""
+    others = iter((1, 2))
+    emulated._random.choice = lambda _: next(others)
+    for kind, id_ in (("silent", 1), ("wrong_id", 2), ("wrong_id", 3)):
+        emulated.inject(kind, id_)
+    time.sleep(MEMORY)  # since the last reading a servo could have come to where its neighbour is
+    assert positions(bus) == truth(emulated)
+
+
 def test_a_late_reply_does_not_answer_the_next_question(emulated):
     with Bus(emulated.port, IDS, timeout=0.05, retries=0) as bus:
         emulated.delays = (0.075, 0.075)

@@ -14,8 +14,8 @@ Four things keep a reply of the past, or a damaged one, from passing as a positi
   requests therefore ask for a few bytes more than they need, another number after each: the reply's
   length says between which faults it was asked for.
   The numbers repeat in the end: of a servo that was silent for so long, the first reply is left out.
-- Where one of several servos is silent, another may have answered under its id: its neighbours are
-  asked once more, alone.
+- Where one of several servos is silent, another may have answered under its id, and a third under
+  that one's: all of them are asked once more, each alone.
 - The checksum has eight bits only. A position that no servo could have reached since its last
   reading is taken only if a second reading agrees.
 """
@@ -23,7 +23,6 @@ Four things keep a reply of the past, or a damaged one, from passing as a positi
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
 import os
 import select
@@ -192,14 +191,14 @@ class _Replies:
         self.missing = set(self._order) - set(self.good)
 
     def doubt(self) -> None:
-        """Take back replies that a silent neighbour may have given under a wrong id.
+        """Take back all replies: where a servo is silent, each may be another servo's, under a wrong id.
 
-        Servos answer a sync read in turn, so only a neighbour of the silent one can be mistaken for it.
+        Servos answer a sync read in turn. Replies in turn and of all of them are each servo's own; with
+        one missing, the next may have answered for it, and the one after that for this one.
         """
-        for a, b in itertools.pairwise(self._order):
-            for id_, other in ((a, b), (b, a)):
-                if other in self.missing and self.good.pop(id_, None):
-                    self.bad[id_] = f"it may be servo {other} that answered for it"
+        for id_ in self.good:
+            self.bad[id_] = "it may be another servo that answered for it"
+        self.good.clear()
 
     def why(self, id_: int) -> str:
         """Why there is no reply of a servo."""
@@ -294,11 +293,11 @@ class Bus:
         with self._lock:
             reading = Reading()
             seen: dict[int, tuple[float, int]] = {}  # positions that wait for a second opinion
-            pending = list(self.ids)
+            pending, heard = list(self.ids), False
             for _ in range(1 + max(self.retries, 1)):
-                whole = len(pending) == len(self.ids)
-                for asked in [pending] if whole else [[id_] for id_ in pending]:
+                for asked in [[id_] for id_ in pending] if heard else [pending]:
                     stamp, replies, offset = self._read(asked, reg.STATE_ADDRESS, reg.STATE_SIZE)
+                    heard |= bool(replies.good or replies.bad)
                     for id_ in asked:
                         if id_ not in replies.good:
                             reading.errors[id_] = replies.why(id_)
@@ -447,7 +446,8 @@ class Bus:
             raise PortError(f"lost the servo bus {self.port}: {error}") from error
         if replies.missing:
             self._fault(replies.missing)
-            replies.doubt()
+            if len(ids) > 1:
+                replies.doubt()
         return replies
 
     def _fault(self, ids: Iterable[int]) -> None:
