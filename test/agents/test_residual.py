@@ -195,6 +195,16 @@ def test_the_gates_bar_never_falls_below_the_prior():
     assert passes(gate, 0.8, 0.8, 0.7) == [False, True, False]
 
 
+def test_a_prior_that_was_measured_is_the_gates_bar_whatever_it_earned_explored():
+    gate = Gate(episodes=2, margin=0.5)
+    gate.passes(0.0, prior_acted=True)
+    gate.measured(0.6)
+    gate.passes(0.0, prior_acted=True)
+    assert passes(gate, 0.5, 0.5, 0.7) == [False, False, True]
+    gate.measured(0.1)
+    assert passes(gate, 0.4, 0.4) == [False, False]
+
+
 def test_a_warm_started_policy_takes_over_only_through_the_gate():
     agent = residual(gate_episodes=2, critic_warmup=0, policy_update_freq=1, policy_average=1.0)
     observation = seen([1, 1, 1], [0.1, 0.2])

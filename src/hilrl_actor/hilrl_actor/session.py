@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 import os
 import time
 from collections import deque
@@ -218,6 +219,7 @@ class Session:
             explore=self.phase == "train" or self.goals.explore,
             learn=self.phase == "train",
             person=self.phase in ("label", "demonstrate", "train", "run"),
+            baseline_return=self.baseline_return(),
         )
 
     def end_episode(
@@ -273,6 +275,11 @@ class Session:
         """Return the share of successes in the newest evaluation, None before there was one."""
         newest = self._newest_evaluation()
         return sum(r.success for r in newest) / len(newest) if newest else None
+
+    def baseline_return(self) -> float:
+        """Return what the episodes of the baseline earned on average, NaN without one."""
+        earned = [r.episode_return for r in self.of_phase("baseline")]
+        return sum(earned) / len(earned) if earned else math.nan
 
     def eval_curve(self) -> list[tuple[int, float]]:
         """Return robot steps and success of the policy alone, each time it was measured; first: before training."""

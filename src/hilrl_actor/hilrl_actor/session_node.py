@@ -178,6 +178,7 @@ class SessionNode(Node):
         code = PHASE_CODES.get(phase, Episode.DONE)
         self.announcement = Episode(run=self.session.folder.name, phase=code, status=Episode.IDLE)
         self.announcement.episode = self.session.episode
+        self.announcement.baseline_return = self.session.baseline_return()
         self.publisher.publish(self.announcement)
         self.waiting_since = time.monotonic()
         self.stage = "begin"

@@ -189,6 +189,13 @@ class Agent(abc.ABC):
         """
         return self.networks["encoder"].images(images)
 
+    def measured(self, earned: float) -> None:  # noqa: B027
+        """Takes note of what the policy that it began as earned, measured without exploration before any learning.
+
+        Args:
+            earned: mean sum of the rewards of an episode.
+        """
+
     def episode_over(self, earned: float) -> None:  # noqa: B027
         """Takes note of an episode of training whose transitions `update` has had.
 

@@ -15,7 +15,7 @@ class GateOptions:
     gate_episodes: int = option(
         20,
         "Newest episodes of training, explored and without a person's help, that must have earned as much as the "
-        "prior's did before what was learnt since acts where nothing is explored too; 0: it acts at once",
+        "prior did before what was learnt since acts where nothing is explored too; 0: it acts at once",
         "episodes",
         low=0,
     )
@@ -30,7 +30,8 @@ class GateOptions:
 class Gate(nn.Module):
     """Compares what episodes earned; all of it is state, so that a resumed run goes on with it.
 
-    The first episodes are the prior's, explored as the learner's are: their mean is the first bar.
+    The first bar is what the prior earned when it was measured, else the mean of the first episodes, which are the
+    prior's, explored: few, and worse than it is.
 
     Args:
         episodes: `GateOptions.gate_episodes`, at least 1.
@@ -45,6 +46,15 @@ class Gate(nn.Module):
         self.register_buffer("prior", torch.zeros(()))  # mean of the prior's
         self.register_buffer("prior_count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("bar", torch.zeros(()))
+        self.register_buffer("known", torch.tensor(False))  # the prior was measured
+
+    @torch.no_grad()
+    def measured(self, earned: float) -> None:
+        """Notes what the prior earns on average; too late when it is known, or what is learnt has acted."""
+        if not self.known and not self.count:
+            self.prior.fill_(earned)
+            self.bar.fill_(earned)
+            self.known.fill_(True)
 
     @torch.no_grad()
     def passes(self, earned: float, prior_acted: bool) -> bool:
@@ -54,6 +64,8 @@ class Gate(nn.Module):
             earned: sum of its rewards; 0 where a person helped.
             prior_acted: the learner had not moved the policy yet.
         """
+        if prior_acted and self.known:
+            return False
         if prior_acted:
             self.prior_count += 1
             self.prior += (earned - self.prior) / self.prior_count

@@ -48,7 +48,7 @@ class IBRL(OverPrior):
 
     name = "ibrl"
     Config = IBRLConfig
-    policy_networks = ("encoder", "actor", "average", "values", "judges", "begun", "handover")
+    policy_networks = ("encoder", "running", "average", "values", "judges", "begun", "handover")
 
     def __init__(self, spec: PolicySpec, config: IBRLConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
@@ -95,7 +95,7 @@ class IBRL(OverPrior):
         self.spec.check(observation)
         seen = to_batch(observation)
         features, prior = self.encoder(seen), self.prior_action(seen)
-        mean, log_std = (self.actor if explore else self.average)(features)
+        mean, log_std = (self.running if explore else self.average)(features)
         if explore:
             generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
             noise = torch.randn((2, *mean.shape), generator=generator)

@@ -188,6 +188,11 @@ class SAC(Agent):
             self.gate, self.average = Gate(c.gate_episodes, c.gate_margin), copy.deepcopy(self.running)
             self.networks |= {"gate": self.gate, "running": self.running, "average": self.average}
 
+    def measured(self, earned: float) -> None:
+        """Sets what must be earned before the gate lets pass."""
+        if self.gate is not None:
+            self.gate.measured(earned)
+
     @torch.no_grad()
     def episode_over(self, earned: float) -> None:
         """Hands over to what is learnt if the gate lets it pass."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -196,6 +197,8 @@ class LearnerNode(Node):
             if time.monotonic() - self.saved_at > _CHECKPOINT_S:
                 self.save(learner)
         elif phase != self.entered or (learner.pretrained and self.pushed_updates < 0):
+            if not math.isnan(episode.baseline_return):
+                learner.agent.measured(episode.baseline_return)
             # a phase begins with the newest weights
             if learner.pretrained and self.pushed_updates != learner.agent.updates:
                 self.push(learner)
