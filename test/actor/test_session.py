@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 
 import pytest
 from hilrl_msgs.msg import Episode
@@ -243,6 +244,12 @@ def test_nobody_helps_or_explores_where_an_improved_policy_is_measured(improving
     announced = improving.begin_episode()
     assert (announced.phase, announced.person) == (Episode.BASELINE, False)
     assert (announced.explore, announced.learn) == (False, False)
+
+
+def test_training_is_told_what_the_policy_earned_before(improving):
+    assert math.isnan(improving.begin_episode().baseline_return)
+    play(improving, True, True, True, False)
+    assert improving.begin_episode().baseline_return == 0.75
 
 
 def test_one_picture_compares_methods_by_what_was_measured(improving, tmp_path):

@@ -57,7 +57,7 @@ class IBRL(OverPrior):
         # who acts beside the prior while exploring, and where nothing is explored
         self.begun = self.handover = Handover()
         self.judges = self.values
-        self.networks |= {"values": self.values, "begun": self.begun}
+        self.networks |= {"running": self.running, "values": self.values, "begun": self.begun}
         self.networks |= {"judges": self.judges, "handover": self.handover}
 
     @torch.no_grad()
