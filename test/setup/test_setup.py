@@ -55,6 +55,22 @@ def test_another_machine_or_python_gets_a_sentence(setup, monkeypatch):
         setup.check_wheels_fit()
 
 
+def test_another_clones_environment_is_no_ros_installation(setup, monkeypatch, tmp_path):
+    ours, ros = tmp_path / "clone" / ".venv", tmp_path / "ros"
+    (ours / ".setup").mkdir(parents=True)
+    (ours / ".setup" / "kind").touch()
+    monkeypatch.setattr(setup.subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=0))
+    for name in setup.SOURCED:
+        monkeypatch.setenv(name, "of the clone")
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{ours}:{ros}")
+    setup.leave_clones()
+    assert setup.sourced_ros() == "jazzy"
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(ours))
+    setup.leave_clones()
+    assert setup.sourced_ros() == "" and not any(name in setup.os.environ for name in setup.SOURCED)
+
+
 def test_only_what_builds_a_package_asks_for_a_new_build(setup, monkeypatch, tmp_path):
     package = tmp_path / "src" / "p"
     (package / "p").mkdir(parents=True)

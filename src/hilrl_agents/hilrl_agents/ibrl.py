@@ -94,16 +94,18 @@ class IBRL(OverPrior):
         """
         self.spec.check(observation)
         seen = to_batch(observation)
-        features, prior = self.encoder(seen), self.prior_action(seen)
-        mean, log_std = (self.running if explore else self.average)(features)
+        prior = self.prior_action(seen)
         if explore:
             generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
-            noise = torch.randn((2, *mean.shape), generator=generator)
+            noise = torch.randn((2, *prior.shape), generator=generator)
             prior = (prior + self.config.prior_noise * noise[0]).clamp(-1, 1)
-            mean = mean + log_std.exp() * noise[1]
         begun, critic = (self.begun, self.values) if explore else (self.handover, self.judges)
         if not begun.done:
             return prior.numpy()
+        features = self.encoder(seen)
+        mean, log_std = (self.running if explore else self.average)(features)
+        if explore:
+            mean = mean + log_std.exp() * noise[1]
         return self.best(critic, features, torch.stack([prior, torch.tanh(mean)])).numpy()
 
     def best(self, critic: nn.Module, features: Tensor, candidates: Tensor) -> Tensor:

@@ -20,9 +20,11 @@ def enter() -> None:
     """
     marker = Path("share", "ament_index", "resource_index", "packages", "hilrl_cli")
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    if any(prefix and (prefix / marker).is_file() for prefix in map(Path, prefixes)):
-        return
     setup = Path(sys.prefix, "setup.bash")
+    # with a workspace of its own, another one's environment will not do
+    mine = [p for p in prefixes if p == sys.prefix] if setup.is_file() else prefixes
+    if any(prefix and (prefix / marker).is_file() for prefix in map(Path, mine)):
+        return
     if not setup.is_file():
         raise UserError("the workspace is not sourced: run `source install/setup.bash` in it first")
     result = subprocess.run(
