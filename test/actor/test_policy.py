@@ -147,3 +147,12 @@ def test_a_chunk_goes_on_with_the_weights_that_planned_it_until_a_person_acts():
     policy.interrupt()
     action, version = act(2)
     assert np.array_equal(action, policy.agent.act(OBSERVATION, False)[0]) and version == 2
+
+
+def test_weights_grow_old_only_where_something_is_learnt_from(policy):
+    policy.learnt_until = 10.0
+    assert policy.age(10.5, 3) == 0.5
+    assert policy.age(210.5, 0) == 0.5, "200 s of measuring lie between"
+    assert policy.age(210.75, 1) == 0.75
+    policy.learnt_until = 210.5
+    assert policy.age(211.0, 2) == 0.5

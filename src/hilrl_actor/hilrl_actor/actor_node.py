@@ -206,7 +206,7 @@ class ActorNode(Node):
             )
             msg.action = floats(action)
             if episode.learn and self.policy.learnt_until:
-                self.oldest = max(self.oldest, seconds(obs.header.stamp) - self.policy.learnt_until)
+                self.oldest = max(self.oldest, self.policy.age(seconds(obs.header.stamp), obs.step))
         self.observation, self.answer = None, msg
         self.actions.publish(msg)
 

@@ -30,6 +30,8 @@ class Policy:
         self.executor, self.prior = ChunkExecutor(agent), PriorExecutor(agent)
         self.prior_actions: dict[tuple[int, int], np.ndarray] = {}  # by episode and step, newest last
         self.learnt_until = 0.0
+        self._acted_at = 0.0  # in an episode that is learnt from
+        self._pauses: list[tuple[float, float]] = []  # between such episodes, s of robot time, newest last
         self.parts: dict[int, bytes] = {}
         self.receiving = 0
 
@@ -82,6 +84,18 @@ class Policy:
         self.agent.load_policy(unpack_policy(data, msg.sha256))
         self.version, self.learnt_until = msg.version, seconds(msg.header.stamp)
         return True
+
+    def age(self, stamp: float, step: int) -> float:
+        """Return the age of received weights in robot time, s; to be asked at every step that is learnt from.
+
+        It counts from the newest transition that they were learnt from. Time between episodes, and in those that are
+        not learnt from, makes weights no older: there was nothing to learn.
+        """
+        if step == 0 and self._acted_at:
+            self._pauses.append((self._acted_at, stamp))
+        self._acted_at = stamp
+        self._pauses = [pause for pause in self._pauses if pause[0] >= self.learnt_until]
+        return stamp - self.learnt_until - sum(end - begin for begin, end in self._pauses)
 
     def act(
         self, observation: dict[str, Any], explore: bool, seed: int, episode: int, step: int
