@@ -242,6 +242,9 @@ class SessionNode(Node):
 
     def _ready(self) -> bool:
         phase = PHASE_CODES[self.session.phase]
+        if not self.count_publishers("executed_action"):
+            self.waiting_since = time.monotonic()  # an arm may be there before what moves it
+            return False
         if not self._shown():
             if not self._judged():
                 return False
