@@ -1,6 +1,7 @@
 """Writes checkpoints as LeRobot does, made by hand, small, and without images."""
 
 import json
+import sys
 
 from safetensors.torch import save_file
 
@@ -45,3 +46,56 @@ def write_act(folder, state, action, environment, numbers):
         )
         save_file(numbers, folder / f"{file}.safetensors")
     return folder
+
+
+def write_python(path):
+    """Write what stands in for a Python that has lerobot: it is started as one, and plans as `task` says.
+
+    A chunk is five times half of the newest state's first entries, as many as an action's, and thousandths of the
+    seed's last three digits.
+    """
+    path.write_text(f"#!{sys.executable}\n{FAKE}")
+    path.chmod(0o755)
+    return path
+
+
+def write_other(folder, state, action, numbers, **changes):
+    """Write the folder of a policy that the suite has no network for."""
+    write_act(folder, state, action, 0, numbers)
+    config = act_config(state, action, type="smolvla", n_action_steps=3, **changes)
+    (folder / "model.safetensors").write_bytes(b"whatever it is")
+    write_config(folder, config)
+    return folder
+
+
+FAKE = """
+import json, socket, sys, time
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import load, save
+
+_, child, folder, task = sys.argv
+size = json.loads(Path(folder, "config.json").read_text())["output_features"]["action"]["shape"][0]
+stream = socket.socket(fileno=0).makefile("rwb")
+
+def answer(arrays):
+    data = save(arrays)
+    stream.write(len(data).to_bytes(8, "little") + data)
+    stream.flush()
+
+if task == "lacks lerobot":
+    sys.exit("Traceback …\\nModuleNotFoundError: No module named 'lerobot'\\n")
+answer({})
+while head := stream.read(8):
+    asked = load(stream.read(int.from_bytes(head, "little")))
+    np.savez(Path(folder, "asked.npz"), **asked)
+    if task == "dies" and asked["seed"][0]:
+        sys.exit("Out of memory")
+    if task == "is silent" and asked["seed"][0]:
+        time.sleep(600)
+    if task == "fails":
+        answer({"error": np.frombuffer(b"KeyError: 'observation.language\\n tokens'", np.uint8)})
+    chunk = np.tile(asked["observation.state"][-1, :size] / 2, (5, 1)) + asked["seed"][0] % 1000 / 1000
+    answer({"chunk": chunk.astype(np.float32)})
+Path(folder, "ended").touch()
+"""

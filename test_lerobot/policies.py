@@ -11,28 +11,38 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.factory import make_policy, make_pre_post_processors  # noqa: F401  registers the policies
+from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
+from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy
 
-STATE, ACTION, FRONT, WRIST = (
+STATE, ENVIRONMENT, ACTION, FRONT, WRIST, CAMERA1 = (
     "observation.state",
+    "observation.environment_state",
     "action",
     "observation.images.front",
     "observation.images.wrist",
+    "observation.images.camera1",
 )
+RENAMED = {FRONT: CAMERA1}  # as with lerobot-train's rename_map
 SEED = 5
 ACT = {"dim_model": 32, "n_heads": 2, "dim_feedforward": 64, "n_encoder_layers": 2, "n_vae_encoder_layers": 1,
        "chunk_size": 6, "n_action_steps": 4, "latent_dim": 8, "pretrained_backbone_weights": None}  # fmt: skip
 DIFFUSION = {"down_dims": (16, 32), "horizon": 8, "n_action_steps": 4, "diffusion_step_embed_dim": 16,
              "num_train_timesteps": 20}  # fmt: skip
+VQBET = {"n_obs_steps": 3, "action_chunk_size": 3, "n_action_pred_token": 2, "crop_shape": (40, 48),
+         "gpt_input_dim": 32, "gpt_output_dim": 32, "gpt_hidden_dim": 32, "gpt_n_layer": 1, "gpt_n_head": 2,
+         "vqvae_n_embed": 8, "vqvae_embedding_dim": 16, "vqvae_enc_hidden_dim": 16}  # fmt: skip
+TWO = (FRONT, WRIST)
 KINDS = {
-    "act": (ACTConfig, ACTPolicy, ACT, True),
-    "act_no_vae": (ACTConfig, ACTPolicy, ACT | {"use_vae": False, "n_decoder_layers": 2}, True),
-    "act_environment": (ACTConfig, ACTPolicy, ACT, False),
-    "diffusion": (DiffusionConfig, DiffusionPolicy, DIFFUSION, True),
+    "act": (ACTConfig, ACTPolicy, ACT, TWO),
+    "act_no_vae": (ACTConfig, ACTPolicy, ACT | {"use_vae": False, "n_decoder_layers": 2}, TWO),
+    "act_environment": (ACTConfig, ACTPolicy, ACT, ()),
+    "vqbet": (VQBeTConfig, VQBeTPolicy, VQBET, (CAMERA1,)),
+    "diffusion": (DiffusionConfig, DiffusionPolicy, DIFFUSION, TWO),
     "diffusion_ddim": (
         DiffusionConfig, DiffusionPolicy,
         DIFFUSION | {"noise_scheduler_type": "DDIM", "num_inference_steps": 5, "prediction_type": "sample",
                      "n_obs_steps": 1, "crop_shape": (40, 48), "use_film_scale_modulation": False},
-        True,
+        TWO,
     ),
 }  # fmt: skip
 
@@ -40,10 +50,9 @@ KINDS = {
 def features(cameras):
     """Six joints, and cameras or an environment state of three entries."""
     inputs = {STATE: PolicyFeature(FeatureType.STATE, (6,))}
-    if cameras:
-        inputs |= {name: PolicyFeature(FeatureType.VISUAL, (3, 48, 64)) for name in (FRONT, WRIST)}
-    else:
-        inputs["observation.environment_state"] = PolicyFeature(FeatureType.ENV, (3,))
+    inputs |= {name: PolicyFeature(FeatureType.VISUAL, (3, 48, 64)) for name in cameras}
+    if not cameras:
+        inputs[ENVIRONMENT] = PolicyFeature(FeatureType.ENV, (3,))
     return inputs, {ACTION: PolicyFeature(FeatureType.ACTION, (6,))}
 
 
@@ -87,6 +96,8 @@ def write(root):
         policy.save_pretrained(folder)
         numbers = statistics({**inputs, **outputs})
         before, after = make_pre_post_processors(config, dataset_stats=numbers)
+        if CAMERA1 in cameras:
+            before.steps[0].rename_map = RENAMED
         before.save_pretrained(folder)
         after.save_pretrained(folder)
         example(policy, config, before, after, folder.parent / "example.npz")
@@ -96,7 +107,9 @@ def example(policy, config, before, after, path):
     """As many observations as the policy sees, and what it does there."""
     rng = np.random.default_rng(0)
     frames, kept = config.n_obs_steps, {}
+    given = {to: name for name, to in RENAMED.items()}
     for name, feature in config.input_features.items():
+        name = given.get(name, name)
         if feature.type == FeatureType.VISUAL:
             kept[name] = rng.integers(0, 256, (frames, 48, 64, 3), np.uint8)
         else:
@@ -110,7 +123,9 @@ def example(policy, config, before, after, path):
         steps.append(before({**vectors, **images}))
     torch.manual_seed(SEED)
     with torch.no_grad():
-        if config.type == "act":
+        if config.type == "vqbet":
+            chunk = rolled_out(policy, steps)
+        elif config.type == "act":
             chunk = policy.predict_action_chunk(steps[-1])
         else:
             batch = {STATE: torch.stack([s[STATE] for s in steps], 1)}
@@ -118,6 +133,17 @@ def example(policy, config, before, after, path):
             batch["observation.images"] = torch.stack(cameras, 1)
             chunk = policy.diffusion.generate_actions(batch)
     np.savez(path, chunk=np.concatenate([after(action[None]).numpy() for action in chunk[0]]), **kept)
+
+
+def rolled_out(policy, steps):
+    """The chunk that VQ-BeT, acting as in an episode, plans when the last steps are the ones given."""
+    length = policy.config.action_chunk_size
+    assert len(steps) <= length
+    policy.reset()
+    for step in [*steps[-1:] * (length - len(steps) + 1), *steps[:-1]]:
+        policy.select_action(step)
+    torch.manual_seed(SEED)
+    return torch.stack([policy.select_action(steps[-1]) for _ in range(length)], 1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lerobot_policy import act_config, write_act, write_config
+from lerobot_policy import act_config, write_act, write_config, write_other, write_python
 from loop_messages import CONTRACT, ROBOT, TASK_FILE
 
 from hilrl_actor.policy import Policy
@@ -19,6 +19,7 @@ from hilrl_cli.errors import UserError
 from hilrl_cli.main import main
 from hilrl_ros.contract import load_contract
 from hilrl_ros.kinematics import Kinematics
+from hilrl_ros.node import UserError as NodeError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from dataset_files import record
@@ -158,6 +159,37 @@ def test_the_rate_is_that_of_the_dataset_that_a_policy_was_trained_on(taught, no
         assert bc(*words, "--run", name, *more) == 0
         contract, _ = load_contract(tmp_path / f"runs/{name}/robot.yaml", no_state_task)
         assert contract.control_rate == rate
+
+
+def test_a_policy_that_lerobot_runs_is_made_as_the_others_are(no_state_task, tmp_path, capsys, monkeypatch):
+    theirs = write_other(tmp_path / "smolvla", 6, 6, NUMBERS)
+    words = ["--lerobot", theirs, "--task", no_state_task, "--units", "degrees", "--run"]
+    monkeypatch.delenv("HILRL_LEROBOT_PYTHON", raising=False)
+    assert bc(*words, "none") == 2
+    assert "this policy needs lerobot, which this Python lacks; name a Python" in capsys.readouterr().err
+    monkeypatch.setenv("HILRL_LEROBOT_PYTHON", str(write_python(tmp_path / "python")))
+    assert bc(*words, "theirs") == 0
+    robot = loop.policy_of(tmp_path / "runs/theirs")["robot"]
+    contract, task = load_contract(robot, no_state_task)
+    policy = Policy.from_checkpoint(contract, tmp_path / "runs/theirs/checkpoint")
+    config = policy.agent.config
+    assert (config.task, config.n_action_steps, config.folder) == (task.text, 3, str(theirs))
+    # half of where the joints are, in degrees
+    low, high = Kinematics(contract).joint_limits.T
+    state = (low + high) / 3
+    action, _ = policy.act({"state": state.astype(np.float32), "images": {}}, False, 0, 1, 0)
+    with np.load(theirs / "asked.npz") as asked:
+        target = state / 2 + np.deg2rad(int(asked["seed"][0]) % 1000 / 1000)
+        np.testing.assert_allclose(asked["observation.state"][0, :5], np.rad2deg(state[:5]), rtol=1e-5)
+    np.testing.assert_allclose(action[:5], (2 * (target - low) / (high - low) - 1)[:5], atol=1e-5)
+    policy.agent.process._child.kill()
+    policy.interrupt()
+    with pytest.raises(
+        NodeError, match=r"smolvla: its process \(.*\) has ended with status -9: it said nothing"
+    ):
+        policy.act({"state": state.astype(np.float32), "images": {}}, False, 0, 1, 1)
+    assert bc(*words, "fails", "--set", "task=fails") == 2
+    assert "gives up: KeyError" in capsys.readouterr().err
 
 
 def test_range_is_from_limit_to_limit(lerobot, no_state_task):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lerobot_policy import write_act
+from lerobot_policy import write_act, write_other, write_python
 from loop_messages import CONTRACT, ROBOT, TASK_FILE
 
 from hilrl_agents import AGENTS, PolicySpec, make_agent, save_checkpoint
@@ -108,7 +108,8 @@ def test_a_flow_policy_is_chosen_from_by_a_critic(launched, policy):
     assert launched["agent"] == "qc"
 
 
-def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
+@pytest.mark.parametrize("by_lerobot", [False, True])
+def test_a_lerobot_policy_is_imported_first(launched, tmp_path, by_lerobot):
     raw = yaml.safe_load(TASK_FILE.read_text())
     raw["privileged"] = raw.pop("state")
     (tmp_path / "task.yaml").write_text(yaml.safe_dump(raw))
@@ -118,8 +119,12 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path):
         "action.mean": torch.zeros(6),
         "action.std": torch.full((6,), 5.0),
     }
-    theirs = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers)
-    words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", "--run", "ours"]
+    if by_lerobot:
+        theirs = write_other(tmp_path / "pretrained_model", 6, 6, numbers)
+        more = ["--lerobot-python", write_python(tmp_path / "python")]
+    else:
+        theirs, more = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers), []
+    words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", *more, "--run", "ours"]
     assert improved(*words) == 0
     assert launched["agent"] == "residual_joints" and "offline_data" not in launched
     assert launched["warm_start"] == str(tmp_path / "runs/ours/prior/checkpoint")

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from hilrl_msgs.msg import Action, Transition
+from lerobot_policy import write_other, write_python
 from loop_messages import CONTRACT, episode_messages, observation
 from rclpy.serialization import serialize_message
 
 from hilrl_actor.policy import Policy
 from hilrl_agents import PolicySpec, make_agent, save_checkpoint
 from hilrl_agents.checkpoint import CheckpointError
+from hilrl_agents.lerobot import lerobot_agent, read_lerobot_policy
 from hilrl_agents.replay import ReplayError
 from hilrl_data.bags import BagError, EpisodeInfo, EpisodeWriter
 from hilrl_data.episodes import write_episodes
@@ -454,6 +456,19 @@ def over_a_prior(tmp_path):
     prior = make_agent("flow", spec, {"hidden": [8], "n_action_steps": 2}, seed=3)
     folder = save_checkpoint(tmp_path / "prior", prior, CONTRACT.to_dict(), {"policy_version": 1})
     return dataclasses.replace(OVER_PRIOR, warm_start=WarmStartSettings(folder))
+
+
+def test_a_prior_that_lerobot_runs_is_asked_about_recorded_episodes_and_then_let_go(make_learner, tmp_path):
+    state, action = len(CONTRACT.state), len(CONTRACT.action.names)
+    theirs = write_other(tmp_path / "theirs", state, action, {})
+    told = {"python": str(write_python(tmp_path / "python"))}
+    prior = lerobot_agent(read_lerobot_policy(theirs), overrides=told)
+    folder = save_checkpoint(tmp_path / "prior", prior, CONTRACT.to_dict(), {"policy_version": 1})
+    learner = make_learner(agent=dataclasses.replace(OVER_PRIOR, warm_start=WarmStartSettings(folder)))
+    (theirs / "asked.npz").unlink()
+    learner.load_offline(record_demos(tmp_path / "demos"))
+    assert (theirs / "asked.npz").exists() and learner.agent.prior.process is None
+    assert np.abs(learner.offline.states()[:, -action:]).max() > 0
 
 
 def test_what_the_prior_does_is_part_of_every_stored_state(make_learner, tmp_path):

@@ -77,6 +77,8 @@ def imported(package):
     """Modules from outside that the package's code imports."""
     found = set()
     for file in (package / package.name).rglob("*.py"):
+        if file.name == "lerobot_child.py":  # runs under a Python that has lerobot, none of the suite's
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from hilrl_msgs.msg import PolicyWeights
 
 from hilrl_agents.checkpoint import load_checkpoint, start_agent, unpack_policy
 from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
+from hilrl_agents.lerobot_process import LeRobotProcessError
 from hilrl_agents.tuning import tune_process
 from hilrl_ros.contract import Contract
 from hilrl_ros.messages import seconds
+from hilrl_ros.node import UserError
 from hilrl_ros.settings import AgentSettings
 
 
@@ -26,6 +30,7 @@ class Policy:
     """
 
     def __init__(self, contract: Contract, agent: Any, version: int = 0):
+        agent.get_ready()
         self.contract, self.agent, self.version = contract, agent, version
         self.executor, self.prior = ChunkExecutor(agent), PriorExecutor(agent)
         self.prior_actions: dict[tuple[int, int], np.ndarray] = {}  # by episode and step, newest last
@@ -105,7 +110,8 @@ class Policy:
         What is drawn depends on the weights, the episode's `seed` and the step alone.
         """
         seen = with_prior_action(observation, self.prior_action(observation, seed, episode, step))
-        return self.executor.act(seen, explore, _draw(seed, step), episode, step, self.version)
+        with _one_sentence():
+            return self.executor.act(seen, explore, _draw(seed, step), episode, step, self.version)
 
     def prior_action(self, observation: dict[str, Any], seed: int, episode: int, step: int) -> np.ndarray:
         """Return what the agent's prior does in a step [A]; empty if the agent does not observe that.
@@ -114,7 +120,8 @@ class Policy:
         """
         key = episode, step
         if key not in self.prior_actions:
-            action = self.prior.act(observation, _draw(seed, step), episode, step)
+            with _one_sentence():
+                action = self.prior.act(observation, _draw(seed, step), episode, step)
             self.prior_actions = {k: v for k, v in self.prior_actions.items() if step - 10 < k[1] < step}
             self.prior_actions[key] = action
         return self.prior_actions[key]
@@ -123,6 +130,15 @@ class Policy:
         """Plan anew: a person acted."""
         self.executor.interrupt()
         self.prior.interrupt()
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Ends the node with a sentence where a policy's own process fails."""
+    try:
+        yield
+    except LeRobotProcessError as error:
+        raise UserError(str(error)) from None
 
 
 def _draw(seed: int, step: int) -> int:

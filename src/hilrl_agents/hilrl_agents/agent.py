@@ -54,6 +54,7 @@ class Agent(abc.ABC):
             ends with the action [A] that the prior, executed as the prior's options say, does in that step.
         prior_options: options that are as in a prior of another algorithm unless something else is said, besides
             how chunks are executed.
+        shows_images: whether there is `seen_images`.
     """
 
     name: ClassVar[str]
@@ -62,6 +63,7 @@ class Agent(abc.ABC):
     prior_networks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     observes_prior: ClassVar[bool] = False
     prior_options: ClassVar[tuple[str, ...]] = ()
+    shows_images: ClassVar[bool] = True
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         check_execution(config, spec.horizon, self.name)
@@ -145,6 +147,21 @@ class Agent(abc.ABC):
             for optimizer in self.optimizers.values():
                 optimizer.freeze(parameters[name] for name in names)
         return tuple(names)
+
+    @property
+    def spread(self) -> Tensor | None:
+        """How much the actions vary that it was taught, float32 [A]; None: nothing is known of it."""
+        return None
+
+    def get_ready(self) -> None:
+        """Does what acting needs and takes long; else the first `act` does it."""
+        if self.prior is not None:
+            self.prior.get_ready()
+
+    def let_go(self) -> None:
+        """Gives back what `get_ready` took; an `act` after it takes it again."""
+        if self.prior is not None:
+            self.prior.let_go()
 
     @property
     def pretrains(self) -> bool:

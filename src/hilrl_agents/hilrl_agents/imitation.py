@@ -112,6 +112,11 @@ class Imitation(Agent):
         """Rows of one update."""
         return self.config.batch_size
 
+    @property
+    def spread(self) -> Tensor:
+        """How much the actions vary that it was taught [A]."""
+        return self.actions.std.clamp_min(self.config.action_std_floor)
+
     def fit_normalizer(self, states: np.ndarray, actions: np.ndarray) -> None:
         """Fixes the normalisation of state and action from data; once, before learning."""
         super().fit_normalizer(states, actions)

@@ -1,14 +1,16 @@
-"""Checkpoints of LeRobot (ACT and diffusion, as 0.4 writes them) as agents of the suite; lerobot is not needed.
+"""Checkpoints of LeRobot, as 0.4 writes them, as agents of the suite.
 
 A folder holds `config.json`, `model.safetensors`, and `policy_preprocessor.json` and `policy_postprocessor.json` with
-the files of their steps, where the normalisation statistics are. The networks are the suite's own, their modules have
-LeRobot's names: what is left to do is to read sizes, to turn statistics into the suite's units, and to refuse what
-would not act the same.
+the files of their steps, where the normalisation statistics are.
+
+For ACT and diffusion lerobot is not needed. The networks are the suite's own, their modules have LeRobot's names: what
+is left to do is to read sizes, to turn statistics into the suite's units, and to refuse what would not act the same.
+Any other policy is run by lerobot (`lerobot_process.py`).
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from hilrl_agents.agent import Agent
 from hilrl_agents.config import ConfigError
 from hilrl_agents.imitation import Imitation
+from hilrl_agents.lerobot_process import LeRobot, digest
 from hilrl_agents.registry import make_agent
 from hilrl_agents.spec import PolicySpec
 
@@ -51,6 +54,7 @@ _ONLY: dict[str, dict[str, Any]] = {
         "beta_schedule": "squaredcos_cap_v2", "clip_sample": True, "clip_sample_range": 1.0,
     },
 }  # fmt: skip
+_EMPTY = "observation.images.empty_camera_"  # stands for a camera that is not there; lerobot fills it in
 _BACKBONES = ("model.backbone.", "diffusion.rgb_encoder.backbone.")
 _EPSILON = 1e-8  # on LeRobot's widths
 _STILL = 1e-6  # width of an action that never changed, of [-1, 1]: learning divides by it
@@ -66,7 +70,7 @@ class LeRobotPolicy:
 
     Attributes:
         folder: where it lies.
-        kind: `act` or `diffusion`.
+        kind: `act` or `diffusion`; `lerobot` where lerobot runs it, whatever it is.
         config: its `config.json`.
         state: entries of `observation.state`.
         environment: entries of `observation.environment_state`, 0 if there is none.
@@ -74,8 +78,9 @@ class LeRobotPolicy:
         cameras: (height, width) that the policy was trained with, by the camera's name.
         crops: x, y, width, height of what it sees of them, where it crops.
         frames: newest observations that it sees at once.
-        chunk_size: actions of a chunk, from the current step on.
-        statistics: mean or middle, and width, of its features, in LeRobot's units.
+        chunk_size: actions of a chunk, from the current step on; 1 where lerobot runs it, which then is asked.
+        statistics: mean or middle, and width, of its features, in LeRobot's units; where lerobot runs it, of state and
+            action, as far as they are known.
     """
 
     folder: Path
@@ -115,11 +120,12 @@ class Units:
         return mean.double() * scale + offset, width.double() * scale
 
 
-def read_lerobot_policy(folder: str | Path) -> LeRobotPolicy:
+def read_lerobot_policy(folder: str | Path, native: bool = True) -> LeRobotPolicy:
     """Reads what a checkpoint of LeRobot says about itself, without its weights.
 
     Args:
         folder: `checkpoints/<step>/pretrained_model`.
+        native: read what the suite has networks for into these; False: lerobot runs every policy.
 
     Raises:
         LeRobotError: no such checkpoint, damaged, or a setting that the suite does not act on.
@@ -128,14 +134,19 @@ def read_lerobot_policy(folder: str | Path) -> LeRobotPolicy:
     config = _json(folder / "config.json")
     kind = config.get("type")
     where = f"{folder}/config.json"
-    if kind not in _SAME:
-        raise LeRobotError(f"{where}: its policy is of type {kind!r}, expected {' or '.join(_SAME)}")
-    for key, expected in _ONLY[kind].items():
+    if not isinstance(kind, str):
+        raise LeRobotError(f"{where}: its type is {kind!r}, expected the name of a policy")
+    if not native or kind not in _SAME:
+        kind = LeRobot.name
+    for key, expected in _ONLY.get(kind, {}).items():
         if config.get(key, expected) != expected:
-            raise LeRobotError(f"{where}: {key} is {config[key]!r}, expected {expected!r}")
+            raise LeRobotError(
+                f"{where}: {key} is {config[key]!r}, expected {expected!r}; with --lerobot-python lerobot runs it"
+            )
     try:
         policy = _policy(folder, kind, config, where)
-        _options(policy)  # nothing is missing there either
+        if kind != LeRobot.name:
+            _options(policy)  # nothing is missing there either
         return policy
     except KeyError as error:
         raise LeRobotError(f"{where}: lacks {error}, which LeRobot 0.4 writes") from None
@@ -144,8 +155,12 @@ def read_lerobot_policy(folder: str | Path) -> LeRobotPolicy:
 def _policy(folder: Path, kind: str, config: dict[str, Any], where: str) -> LeRobotPolicy:
     inputs, outputs = config["input_features"], config["output_features"]
     known = {name: of["shape"] for name, of in inputs.items()}
+    if kind == LeRobot.name:
+        given = _given_names(folder)
+        known = {given.get(n, n): shape for n, shape in known.items() if not n.startswith(_EMPTY)}
     cameras = {n.removeprefix(IMAGES): s for n, s in known.items() if n.startswith(IMAGES)}
-    unknown = [n for n in known if n not in (STATE, ENVIRONMENT) and not n.startswith(IMAGES)]
+    vectors = (STATE,) if kind == LeRobot.name else (STATE, ENVIRONMENT)
+    unknown = [n for n in known if n not in vectors and not n.startswith(IMAGES)]
     wrong = [n for n, shape in cameras.items() if len(shape) != 3 or shape[0] != 3]
     if STATE not in known or unknown or wrong:
         raise LeRobotError(
@@ -159,6 +174,11 @@ def _policy(folder: Path, kind: str, config: dict[str, Any], where: str) -> LeRo
     if list(outputs) != [ACTION]:
         raise LeRobotError(f"{where}: its outputs are {', '.join(outputs)}; expected {ACTION}")
     frames = config["n_obs_steps"]
+    features = {**inputs, **outputs}
+    if kind == LeRobot.name:
+        chunk_size, features = 1, {name: features[name] for name in (STATE, ACTION)}
+    else:
+        chunk_size = config["chunk_size"] if kind == "act" else config["horizon"] - frames + 1
     crop = config.get("crop_shape") if kind == "diffusion" else None
     return LeRobotPolicy(
         folder=folder,
@@ -170,8 +190,8 @@ def _policy(folder: Path, kind: str, config: dict[str, Any], where: str) -> LeRo
         cameras={name: (shape[1], shape[2]) for name, shape in cameras.items()},
         crops={name: _middle(shape[1:], crop) for name, shape in cameras.items()} if crop else {},
         frames=frames,
-        chunk_size=config["chunk_size"] if kind == "act" else config["horizon"] - frames + 1,
-        statistics=_statistics(folder, {**inputs, **outputs}),
+        chunk_size=chunk_size,
+        statistics=_statistics(folder, features, kind != LeRobot.name),
     )
 
 
@@ -183,17 +203,20 @@ def lerobot_agent(
 ) -> Agent:
     """Makes the agent that a checkpoint of LeRobot holds: the same chunk for the same observation.
 
-    What a diffusion policy draws from a seed is what LeRobot draws after `torch.manual_seed`.
+    What a policy draws from a seed is what LeRobot draws after `torch.manual_seed`.
 
     Args:
         policy: what `read_lerobot_policy` returned.
         state: of one observation's state, environment state included: LeRobot's units to the suite's.
         action: LeRobot's units to [-1, 1]; beyond it chunks are clipped.
-        overrides: options that shall differ from the checkpoint's.
+        overrides: options that shall differ from the checkpoint's; where lerobot runs it, `python` and `task` too.
 
     Raises:
         LeRobotError: the weights do not fit the config, or an override does not fit.
+        LeRobotProcessError: lerobot does not run it.
     """
+    if policy.kind == LeRobot.name:
+        return _asked(policy, state or Units(), action or Units(), dict(overrides or {}))
     path = policy.folder / "model.safetensors"
     try:
         tensors = load(path.read_bytes())
@@ -206,6 +229,26 @@ def lerobot_agent(
     with torch.no_grad():
         _load(agent, policy, tensors, path)
         _normalise(agent, policy, state or Units(), action or Units())
+    return agent
+
+
+def _asked(policy: LeRobotPolicy, state: Units, action: Units, overrides: dict[str, Any]) -> LeRobot:
+    """The agent of a policy that lerobot runs, after a look at whether it does and at how long its chunks are."""
+    folder, spec = policy.folder.resolve(), policy.spec()
+    options = {"folder": str(folder), "digest": digest(folder), "frames": policy.frames} | overrides
+    images = {name: np.zeros(shape, np.uint8) for name, shape in spec.cameras.items()}
+    try:
+        trial = make_agent(policy.kind, spec, options | {"n_action_steps": 1})
+        length = len(trial.plan({"state": np.zeros(spec.state_dim, np.float32), "images": images}, 0))
+        trial.let_go()
+        executed = min(policy.config.get("n_action_steps", length), length)
+        agent = make_agent(policy.kind, replace(spec, horizon=length), {"n_action_steps": executed} | options)
+    except ConfigError as error:
+        raise LeRobotError(f"{policy.folder}: {error}") from None
+    for name, units in (("state", state), ("action", action)):
+        for part, value in (("scale", units.scale), ("offset", units.offset)):
+            getattr(agent.units, f"{name}_{part}").copy_(torch.as_tensor(value))
+    _normalise(agent, policy, state, action)
     return agent
 
 
@@ -245,25 +288,30 @@ def _load(agent: Imitation, policy: LeRobotPolicy, tensors: dict[str, Tensor], p
         own[name].copy_(given[name])
 
 
-def _normalise(agent: Imitation, policy: LeRobotPolicy, state: Units, action: Units) -> None:
-    """Sets the agent's normalisation to the checkpoint's statistics, in the suite's units."""
+def _normalise(agent: Imitation | LeRobot, policy: LeRobotPolicy, state: Units, action: Units) -> None:
+    """Sets the agent's normalisation to the checkpoint's statistics, in the suite's units, as far as they are known."""
     parts = [policy.statistics[name] for name in (STATE, ENVIRONMENT) if name in policy.statistics]
-    mean, width = state(*(torch.cat(values) for values in zip(*parts, strict=True)))
-    agent.encoder.normalizer.mean.copy_(mean.repeat(policy.frames))
-    agent.encoder.normalizer.std.copy_(width.repeat(policy.frames) + _EPSILON)
-    mean, width = action(*policy.statistics[ACTION])
-    agent.actions.mean.copy_(mean)
-    agent.actions.std.copy_(torch.where(width == 0, _STILL, width))
+    if parts:
+        mean, width = state(*(torch.cat(values) for values in zip(*parts, strict=True)))
+        agent.encoder.normalizer.mean.copy_(mean.repeat(policy.frames))
+        agent.encoder.normalizer.std.copy_(width.repeat(policy.frames) + _EPSILON)
+    if ACTION in policy.statistics:
+        mean, width = action(*policy.statistics[ACTION])
+        agent.actions.mean.copy_(mean)
+        agent.actions.std.copy_(torch.where(width == 0, _STILL, width))
     for index, name in enumerate(policy.cameras):
-        mean, width = policy.statistics[IMAGES + name]
-        agent.encoder.images.mean[index].copy_(mean.flatten())
-        agent.encoder.images.std[index].copy_(width.flatten())
+        if IMAGES + name in policy.statistics:
+            mean, width = policy.statistics[IMAGES + name]
+            agent.encoder.images.mean[index].copy_(mean.flatten())
+            agent.encoder.images.std[index].copy_(width.flatten())
 
 
-def _statistics(folder: Path, features: dict[str, dict[str, Any]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Middle and width of each feature's normalisation."""
-    inputs, modes = _step(folder, "policy_preprocessor.json", "normalizer_processor")
-    outputs, output_modes = _step(folder, "policy_postprocessor.json", "unnormalizer_processor")
+def _statistics(
+    folder: Path, features: dict[str, dict[str, Any]], whole: bool
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Middle and width of each feature's normalisation; not `whole`: of those that are known."""
+    inputs, modes = _step(folder, "policy_preprocessor.json", "normalizer_processor", whole)
+    outputs, output_modes = _step(folder, "policy_postprocessor.json", "unnormalizer_processor", whole)
     found = {}
     for name, of in features.items():
         numbers, mode = (
@@ -273,7 +321,8 @@ def _statistics(folder: Path, features: dict[str, dict[str, Any]]) -> dict[str, 
         )
         size = of["shape"][0]
         if mode == "IDENTITY" or not any(key.startswith(f"{name}.") for key in numbers):
-            found[name] = torch.zeros(size), torch.ones(size)
+            if whole:
+                found[name] = torch.zeros(size), torch.ones(size)
             continue
         if mode not in ("MEAN_STD", *_ENDS):
             raise LeRobotError(
@@ -298,14 +347,27 @@ def _number(folder: Path, numbers: dict[str, Tensor], key: str, size: int) -> Te
     return numbers[key].float().flatten()
 
 
-def _step(folder: Path, file: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Statistics and normalisation modes of one processor step."""
+def _steps(folder: Path, file: str, name: str) -> list[dict[str, Any]]:
+    """Processor steps of a name."""
     if not (folder / file).is_file():
         raise LeRobotError(
             f"{folder}: has no {file}, where the normalisation statistics are since LeRobot 0.4; convert an older "
             "checkpoint with its lerobot/processor/migrate_policy_normalization.py"
         )
-    steps = [step for step in _json(folder / file).get("steps", []) if step.get("registry_name") == name]
+    return [step for step in _json(folder / file).get("steps", []) if step.get("registry_name") == name]
+
+
+def _given_names(folder: Path) -> dict[str, str]:
+    """What the policy is given its inputs as, by the names that it knows them by (lerobot-train's rename_map)."""
+    steps = _steps(folder, "policy_preprocessor.json", "rename_observations_processor")
+    return {to: name for step in steps for name, to in step["config"].get("rename_map", {}).items()}
+
+
+def _step(folder: Path, file: str, name: str, needed: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Statistics and normalisation modes of one processor step."""
+    steps = _steps(folder, file, name)
+    if not needed and not any("state_file" in step for step in steps):
+        return {}, {}
     if len(steps) != 1:
         raise LeRobotError(f"{folder}/{file}: has {len(steps)} steps {name}, expected one")
     path = folder / steps[0].get("state_file", "")

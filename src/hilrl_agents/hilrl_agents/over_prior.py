@@ -10,7 +10,7 @@ from hilrl_agents.batch import Observation
 from hilrl_agents.config import ConfigError
 from hilrl_agents.sac import SAC, SACConfig
 from hilrl_agents.spec import PolicySpec
-from hilrl_agents.warm_start import WarmStart
+from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 class OverPrior(SAC):
@@ -41,6 +41,11 @@ class OverPrior(SAC):
             mine.mean[:size], mine.std[:size] = theirs.mean, theirs.std
             copied = ["encoder.normalizer.mean", "encoder.normalizer.std"]
         if self.spec.cameras and self.config.image_encoder == "prior":
+            if not prior.shows_images:
+                raise WarmStartError(
+                    f"{self.name}.image_encoder: is prior, but '{prior.name}' does not tell what it makes of images; "
+                    "expected trained, imitation or a file"
+                )
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
                 self.vision.see_through(prior)

@@ -12,6 +12,7 @@ from hilrl_agents.config import ConfigError, build_config, nearest
 from hilrl_agents.diffusion import Diffusion
 from hilrl_agents.flow import Flow
 from hilrl_agents.ibrl import IBRL
+from hilrl_agents.lerobot_process import LeRobot
 from hilrl_agents.qc import QC
 from hilrl_agents.qc_fql import QCFQL
 from hilrl_agents.recap import Recap
@@ -22,7 +23,8 @@ from hilrl_agents.tdmpc2 import TDMPC2
 from hilrl_agents.warm_start import WarmStartError
 
 AGENTS: dict[str, type[Agent]] = {
-    agent.name: agent for agent in (SAC, Residual, IBRL, QC, QCFQL, TDMPC2, Recap, BC, ACT, Diffusion, Flow)
+    agent.name: agent
+    for agent in (SAC, Residual, IBRL, QC, QCFQL, TDMPC2, Recap, BC, ACT, Diffusion, Flow, LeRobot)
 }
 
 
@@ -107,10 +109,13 @@ def _options_of(prior: Agent, name: str, spec: PolicySpec) -> dict[str, Any]:
     """Options of a prior that an agent goes on with."""
     if prior.name == name:
         return dataclasses.asdict(prior.config)
+    defaults = AGENTS[name].Config()
+    blind = not prior.shows_images and getattr(defaults, "image_encoder", "") == "prior"
+    options = {"image_encoder": "trained"} if blind else {}
     if prior.spec.horizon != spec.horizon:
-        return {}
+        return options
     shared = [item.name for item in dataclasses.fields(ChunkOptions)]
-    return {key: getattr(prior.config, key) for key in (*shared, *AGENTS[name].prior_options)}
+    return options | {key: getattr(prior.config, key) for key in (*shared, *AGENTS[name].prior_options)}
 
 
 def _known(name: str) -> str:

@@ -17,7 +17,6 @@ from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.cloning import cloning_weight
 from hilrl_agents.config import option
-from hilrl_agents.imitation import Imitation
 from hilrl_agents.networks import cloning_loss, squash
 from hilrl_agents.over_prior import OverPrior
 from hilrl_agents.sac import SACConfig
@@ -84,9 +83,9 @@ class Residual(OverPrior):
         """Puts the prior beneath; it acts uncorrected where nothing is explored, until a correction has earned it."""
         warm = super().warm_start(prior, freeze)
         mine, size = self.encoder.normalizer, self.spec.state_dim - self.spec.action_dim
-        if self.spec.absolute and isinstance(prior, Imitation):
+        if self.spec.absolute and prior.spread is not None:
             mine.mean[size:], mine.std[size:] = prior.actions.mean, prior.actions.std
-            self._unit = STEP * prior.actions.std.clamp_min(prior.config.action_std_floor)
+            self._unit = STEP * prior.spread
         self._gated()
         return warm
 

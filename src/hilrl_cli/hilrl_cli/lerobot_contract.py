@@ -182,7 +182,8 @@ def units(policy: LeRobotPolicy, contract: Contract, kind: str) -> tuple[Units, 
     if kind != "radians":
         gripper = contract.joints.index(contract.gripper_joint)
         scale[gripper], offset[gripper] = (high[gripper] - low[gripper]) / 100, low[gripper]
-    middle = policy.statistics[STATE][0].numpy() * scale + offset
+    taught = policy.statistics.get(STATE)  # None: nothing is known
+    middle = (low + high) / 2 if taught is None else taught[0].numpy() * scale + offset
     for joint, value, least, most in zip(contract.joints, middle, low, high, strict=True):
         if not least - _BEYOND <= value <= most + _BEYOND:
             raise UserError(

@@ -148,6 +148,7 @@ class Learner:
                     prior.interrupt()
                 shown += person
                 seq += 1
+        self.agent.let_go()  # from now on an actor says what a prior does
         return shown
 
     def _recorded(self, folder: Path) -> list[tuple[Path, EpisodeInfo]]:

@@ -17,6 +17,10 @@ from hilrl_cli.errors import UserError
 
 UNITS = ("degrees", "range", "radians")
 _RATE = 30.0  # Hz, LeRobot's arms
+PYTHON_HELP = (
+    "a Python that has lerobot, which then runs the LeRobot policy (default: ACT and diffusion do without; for others "
+    "that of HILRL_LEROBOT_PYTHON, else this one if it has lerobot)"
+)
 RATE_HELP = (
     "of the LeRobot policy, Hz (default: that of the dataset that it was trained on, where that lies here; else "
     f"{_RATE:g})"
@@ -43,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lerobot",
         type=Path,
         metavar="FOLDER",
-        help="instead: a LeRobot policy's pretrained_model (act, diffusion)",
+        help="instead: a LeRobot policy's pretrained_model",
     )
+    parser.add_argument("--lerobot-python", metavar="PYTHON", help=PYTHON_HELP)
     parser.add_argument(
         "--units",
         choices=UNITS,
@@ -154,16 +159,18 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make a checkpoint of a LeRobot policy, and a robot contract unless it has one; return what to note of it."""
     from hilrl_agents import CheckpointError, save_checkpoint
     from hilrl_agents.lerobot import LeRobotError, lerobot_agent, read_lerobot_policy
+    from hilrl_agents.lerobot_process import LeRobotProcessError, find_python
     from hilrl_cli import lerobot_contract
     from hilrl_data.sources import ERRORS
     from hilrl_ros.contract import find_config, load_contract
 
     robot, units, known = arguments.robot, (), {}
     try:
-        policy = read_lerobot_policy(arguments.lerobot)
+        policy = read_lerobot_policy(arguments.lerobot, native=arguments.lerobot_python is None)
+        python = find_python(arguments.lerobot_python) if policy.kind == "lerobot" else None
         taught = lerobot_contract.taught_on(policy.folder)
         if taught and taught.own:
-            contract, _ = load_contract(robot, arguments.task)
+            contract, task = load_contract(robot, arguments.task)
             lerobot_contract.check_own(policy, taught, contract)
             known = {"dataset": str(taught.root.resolve())}
         else:
@@ -176,12 +183,13 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             folder.mkdir(parents=True)
             robot = str(folder / "robot.yaml")
             lerobot_contract.write(Path(robot), text)
-            contract, _ = load_contract(robot, arguments.task)
+            contract, task = load_contract(robot, arguments.task)
             lerobot_contract.check(policy, contract, arguments.task)
             units = lerobot_contract.units(policy, contract, arguments.units)
-        agent = lerobot_agent(policy, *units, overrides=options(arguments.set))
+        told = {"python": python, "task": task.text or task.name} if python else {}
+        agent = lerobot_agent(policy, *units, overrides=told | options(arguments.set))
         counters = {"updates": 0, "stored": 0, "last_seq": 0, "policy_version": 1}
         save_checkpoint(folder / "checkpoint", agent, contract.to_dict(), counters)
-    except (LeRobotError, CheckpointError, *ERRORS) as error:
+    except (LeRobotError, LeRobotProcessError, CheckpointError, *ERRORS) as error:
         raise UserError(str(error)) from None
     return {"robot": robot, "agent": policy.kind, "lerobot": str(arguments.lerobot.resolve())} | known

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", help="name of the run's folder")
     parser.add_argument("--units", choices=bc.UNITS, help="of a LeRobot policy's joints, as in `hilrl bc`")
     parser.add_argument("--rate", type=float, help=bc.RATE_HELP)
+    parser.add_argument("--lerobot-python", metavar="PYTHON", help=bc.PYTHON_HELP)
     loop.add_place(parser, loop.SIM, (*loop.OPERATORS, "none"))
     parser.add_argument("--alone", action="store_true", help="nobody intervenes, the same as --operator none")
     loop.add_words(parser, "sim")
@@ -121,6 +122,7 @@ def imported(
     """
     theirs = argparse.Namespace(
         lerobot=arguments.checkpoint,
+        lerobot_python=arguments.lerobot_python,
         units=arguments.units,
         rate=arguments.rate,
         task=task,
