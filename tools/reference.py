@@ -371,7 +371,7 @@ def warm_start_lines() -> list[str]:
     described = inspect.cleandoc(WarmStartSettings.__doc__).partition("Attributes:\n")[2]
     rows = [tuple(part.strip() for part in line.split(":", 1)) for line in described.splitlines()]
     pairs = [
-        (f"`{name}`", ", ".join(code(prior) for prior in AGENTS if agent.starts_from(prior)))
+        (f"`{name}`", ", ".join(code(prior) for prior in AGENTS if agent.starts_from(prior)) or "none")
         for name, agent in AGENTS.items()
     ]
     return [
