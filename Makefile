@@ -71,7 +71,7 @@ test: ## run the tests: make test TESTS=test/cli
 	@$(PYTHON) tools/setup.py --for-tests
 	@. .venv/setup.bash && python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov=src --cov-report=term:skip-covered $(TESTS)
 
-test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, in an environment of its own
+test-lerobot: setup .venv-lerobot/ready ## test datasets and policies with the real lerobot, in an environment of its own
 	@. .venv/setup.bash && LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python python -m pytest test_lerobot
 
 # lerobot's Python packages are not those of the suite; torchvision 0.23 is the last one that reads videos without FFmpeg
@@ -80,7 +80,7 @@ test-lerobot: setup .venv-lerobot/ready ## test datasets with the real lerobot, 
 	@url=$(TORCH_INDEX_URL); \
 	  $(PYTHON) -c "from urllib.request import urlopen; urlopen('$$url/torch/', timeout=10)" 2> /dev/null || url=; \
 	  .venv-lerobot/bin/python -m pip install --quiet $${url:+--extra-index-url $$url} \
-	    lerobot==0.4.4 torch==2.8.0 torchvision==0.23.0
+	    lerobot[smolvla]==0.4.4 torch==2.8.0 torchvision==0.23.0
 	@touch $@
 
 lint: setup ## check style and format

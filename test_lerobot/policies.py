@@ -22,7 +22,7 @@ STATE, ENVIRONMENT, ACTION, FRONT, WRIST, CAMERA1 = (
     "observation.images.wrist",
     "observation.images.camera1",
 )
-RENAMED = {FRONT: CAMERA1}  # as with lerobot-train's rename_map
+RENAMED = {FRONT: CAMERA1}  # the recorded name, and the policy's (rename_map of lerobot-train)
 SEED = 5
 ACT = {"dim_model": 32, "n_heads": 2, "dim_feedforward": 64, "n_encoder_layers": 2, "n_vae_encoder_layers": 1,
        "chunk_size": 6, "n_action_steps": 4, "latent_dim": 8, "pretrained_backbone_weights": None}  # fmt: skip

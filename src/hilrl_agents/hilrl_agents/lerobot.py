@@ -236,13 +236,15 @@ def _asked(policy: LeRobotPolicy, state: Units, action: Units, overrides: dict[s
     """The agent of a policy that lerobot runs, after a look at whether it does and at how long its chunks are."""
     folder, spec = policy.folder.resolve(), policy.spec()
     options = {"folder": str(folder), "digest": digest(folder), "frames": policy.frames} | overrides
+    average = policy.config.get("temporal_ensemble_coeff") or 0.0
     images = {name: np.zeros(shape, np.uint8) for name, shape in spec.cameras.items()}
     try:
         trial = make_agent(policy.kind, spec, options | {"n_action_steps": 1})
         length = len(trial.plan({"state": np.zeros(spec.state_dim, np.float32), "images": images}, 0))
         trial.let_go()
-        executed = min(policy.config.get("n_action_steps", length), length)
-        agent = make_agent(policy.kind, replace(spec, horizon=length), {"n_action_steps": executed} | options)
+        steps = min(policy.config.get("n_action_steps") or length, length)
+        execution = {"n_action_steps": steps, "temporal_ensemble_coeff": average}
+        agent = make_agent(policy.kind, replace(spec, horizon=length), execution | options)
     except ConfigError as error:
         raise LeRobotError(f"{policy.folder}: {error}") from None
     for name, units in (("state", state), ("action", action)):

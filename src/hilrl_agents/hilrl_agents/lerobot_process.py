@@ -256,7 +256,7 @@ def find_python(given: str | None) -> str:
         LeRobotProcessError: there is none.
     """
     named = given or os.environ.get(PYTHON)
-    if named is None and importlib.util.find_spec("lerobot"):
+    if not named and importlib.util.find_spec("lerobot"):
         named = sys.executable
     path = shutil.which(named or "")
     if path is None:

@@ -187,6 +187,8 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             lerobot_contract.check(policy, contract, arguments.task)
             units = lerobot_contract.units(policy, contract, arguments.units)
         told = {"python": python, "task": task.text or task.name} if python else {}
+        if python:
+            print(f"{python} loads the policy", flush=True)
         agent = lerobot_agent(policy, *units, overrides=told | options(arguments.set))
         counters = {"updates": 0, "stored": 0, "last_seq": 0, "policy_version": 1}
         save_checkpoint(folder / "checkpoint", agent, contract.to_dict(), counters)
