@@ -48,7 +48,7 @@ class IBRL(OverPrior):
 
     name = "ibrl"
     Config = IBRLConfig
-    policy_networks = ("encoder", "running", "average", "values", "judges", "begun", "handover")
+    policy_networks = ("encoder", "actor", "average", "values", "judges", "begun", "handover")
 
     def __init__(self, spec: PolicySpec, config: IBRLConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
@@ -57,7 +57,7 @@ class IBRL(OverPrior):
         # who acts beside the prior while exploring, and where nothing is explored
         self.begun = self.handover = Handover()
         self.judges = self.values
-        self.networks |= {"running": self.running, "values": self.values, "begun": self.begun}
+        self.networks |= {"values": self.values, "begun": self.begun}
         self.networks |= {"judges": self.judges, "handover": self.handover}
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class IBRL(OverPrior):
         if not begun.done:
             return prior.numpy()
         features = self.encoder(seen)
-        mean, log_std = (self.running if explore else self.average)(features)
+        mean, log_std = (self.actor if explore else self.average)(features)
         if explore:
             mean = mean + log_std.exp() * noise[1]
         return self.best(critic, features, torch.stack([prior, torch.tanh(mean)])).numpy()
