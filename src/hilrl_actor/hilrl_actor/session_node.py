@@ -176,9 +176,13 @@ class SessionNode(Node):
     def enter(self, phase: str) -> None:
         """Announce a phase."""
         code = PHASE_CODES.get(phase, Episode.DONE)
-        self.announcement = Episode(run=self.session.folder.name, phase=code, status=Episode.IDLE)
-        self.announcement.episode = self.session.episode
-        self.announcement.baseline_return = self.session.baseline_return()
+        self.announcement = Episode(
+            run=self.session.folder.name,
+            phase=code,
+            status=Episode.IDLE,
+            episode=self.session.episode,
+            baseline_return=self.session.baseline_return(),
+        )
         self.publisher.publish(self.announcement)
         self.waiting_since = time.monotonic()
         self.stage = "begin"

@@ -64,12 +64,11 @@ class Gate(nn.Module):
             earned: sum of its rewards; 0 where a person helped.
             prior_acted: the learner had not moved the policy yet.
         """
-        if prior_acted and self.known:
-            return False
         if prior_acted:
-            self.prior_count += 1
-            self.prior += (earned - self.prior) / self.prior_count
-            self.bar.copy_(self.prior)
+            if not self.known:
+                self.prior_count += 1
+                self.prior += (earned - self.prior) / self.prior_count
+                self.bar.copy_(self.prior)
             return False
         self.newest[int(self.count) % len(self.newest)] = earned
         self.count += 1
