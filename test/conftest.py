@@ -57,7 +57,10 @@ class Graph:
         return self.probe.create_publisher(kind, topic, profile)
 
     def connect(self):
-        """Wait until all that the probe made has found the other side."""
+        """Wait until all that the probe made has found the other side, and that knows it.
+
+        A process of its own may know the probe a moment later: a test that needs its next message waits for one first.
+        """
         mine = [*self.probe.publishers, *self.probe.subscriptions]
         own = {"/rosout", "/parameter_events"}
 
@@ -68,8 +71,10 @@ class Graph:
                 if p.topic_name not in own
             ) and all(self.probe.count_publishers(s.topic_name) for s in self.probe.subscriptions)
 
+        heard = {s.topic_name for s in self.probe.subscriptions} - own
+        theirs = [p for node in self.nodes for p in node.publishers if p.topic_name in heard]
         assert mine
-        self.until(found)
+        self.until(lambda: found() and all(p.get_subscription_count() for p in theirs))
 
     def until(self, condition, timeout=10.0):
         """Spin until something holds; fail after `timeout` seconds."""

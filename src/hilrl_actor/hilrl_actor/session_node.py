@@ -21,7 +21,7 @@ from rclpy.node import Node
 
 from hilrl_actor.curves import draw, read_curve
 from hilrl_actor.session import PHASE_CODES, PLANS, Goals, Session, write_json
-from hilrl_data.bags import finished_episodes, read_info, read_steps
+from hilrl_data.bags import STEP_TOPICS, finished_episodes, read_info, read_steps
 from hilrl_ros import qos
 from hilrl_ros.contract import load_contract
 from hilrl_ros.messages import CONTROLLER_NAMES
@@ -246,8 +246,9 @@ class SessionNode(Node):
 
     def _ready(self) -> bool:
         phase = PHASE_CODES[self.session.phase]
-        if not self.count_publishers("executed_action"):
-            self.waiting_since = time.monotonic()  # an arm may be there before what moves it
+        if not all(map(self.count_publishers, STEP_TOPICS)):
+            # an arm may be there before what moves it and what judges it
+            self.waiting_since = time.monotonic()
             return False
         if not self._shown():
             if not self._judged():
