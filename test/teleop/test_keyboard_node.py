@@ -69,9 +69,7 @@ def test_a_person_drives_with_the_keys_of_a_terminal(make_graph, keyboard):
     events = graph.listen(OperatorEvent, "operator_event", qos.STEP)
     process = keyboard()
     graph.connect()
-    graph.until(
-        lambda: actions and process.shows("space: take control") and process.shows("you have let go")
-    )
+    graph.until(lambda: actions and process.shows("space: take control") and process.shows("you have let go"))
     before = termios.tcgetattr(process.master)[3]
     assert not before & termios.ECHO  # keys do not clutter the screen
 
