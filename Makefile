@@ -72,7 +72,7 @@ test: ## run the tests: make test TESTS=test/cli
 	@. .venv/setup.bash && python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov=src --cov-report=term:skip-covered $(TESTS)
 
 test-lerobot: setup .venv-lerobot/ready ## test datasets and policies with the real lerobot, in an environment of its own
-	@. .venv/setup.bash && LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python python -m pytest test_lerobot
+	@. .venv/setup.bash && HILRL_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python python -m pytest test_lerobot
 
 # lerobot's Python packages are not those of the suite; torchvision 0.23 is the last one that reads videos without FFmpeg
 .venv-lerobot/ready:

@@ -1,4 +1,4 @@
-"""lerobot's environment, named by LEROBOT_PYTHON."""
+"""lerobot's environment, named by HILRL_LEROBOT_PYTHON."""
 
 import os
 import subprocess
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-PYTHON = os.environ.get("LEROBOT_PYTHON")
+PYTHON = os.environ.get("HILRL_LEROBOT_PYTHON")
 needs_lerobot = pytest.mark.skipif(
-    not PYTHON, reason="LEROBOT_PYTHON names no Python with lerobot: make test-lerobot"
+    not PYTHON, reason="HILRL_LEROBOT_PYTHON names no Python with lerobot: make test-lerobot"
 )
 
 

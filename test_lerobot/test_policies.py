@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from environment import PYTHON, needs_lerobot, run
+from environment import needs_lerobot, run
 
 from hilrl_agents import load_checkpoint, make_agent, save_checkpoint
 from hilrl_agents.chunks import ChunkExecutor, PriorExecutor, with_prior_action
@@ -72,8 +72,7 @@ def test_a_checkpoint_gives_lerobots_chunk(kind, written, tmp_path):
 def by_lerobot(request, written):
     """A policy that lerobot runs, and an observation with lerobot's chunk."""
     policy = read_lerobot_policy(written / request.param / "pretrained_model", native=False)
-    told = {"python": PYTHON, "task": "pick up the cube"}
-    agent = lerobot_agent(policy, *units(policy.state, policy.action), told)
+    agent = lerobot_agent(policy, *units(policy.state, policy.action), {"task": "pick up the cube"})
     yield agent, policy, *example(written / request.param, policy)
     process = agent.process
     process._stream.close()

@@ -1,6 +1,6 @@
 """With the real lerobot 0.4.4 (`make test-lerobot`): it opens what is exported, what it recorded is imported.
 
-lerobot lives in an environment of its own, named by LEROBOT_PYTHON; `frames.py` is what runs there.
+lerobot lives in an environment of its own, named by HILRL_LEROBOT_PYTHON; `frames.py` is what runs there.
 """
 
 import dataclasses

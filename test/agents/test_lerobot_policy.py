@@ -106,7 +106,7 @@ def test_an_imported_policy_is_kept_in_a_checkpoint_and_learns_on(folder, tmp_pa
         (changed(type=None), r"config\.json: its type is None, expected the name of a policy"),
         (
             changed(pre_norm=True),
-            r"config\.json: pre_norm is True, expected False; with --lerobot-python lerobot runs it",
+            r"config\.json: pre_norm is True, expected False; with --by-lerobot lerobot itself runs it",
         ),
         (changed(n_obs_steps=2), r"config\.json: n_obs_steps is 2, expected 1"),
         (changed(type="diffusion", resize_shape=[96, 96]), r"resize_shape is \[96, 96\], expected None"),

@@ -36,8 +36,10 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def python(tmp_path):
-    return write_python(tmp_path / "python")
+def python(tmp_path, monkeypatch):
+    path = write_python(tmp_path / "python")
+    monkeypatch.setenv("HILRL_LEROBOT_PYTHON", str(path))
+    return path
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def made(folder, python):
 
     def make(task="pick up the cube", **options):
         policy = read_lerobot_policy(folder)
-        overrides = {"python": str(python), "task": task} | options
+        overrides = {"task": task} | options
         return lerobot_agent(policy, Units(np.full(3, 0.1)), Units(np.full(2, 0.1)), overrides)
 
     return make
@@ -82,7 +84,7 @@ def test_several_observations_go_oldest_first_under_the_names_that_were_recorded
     (folder / "policy_preprocessor.json").write_text(text.replace("[", f"[{json.dumps(rename)}, ", 1))
     policy = read_lerobot_policy(folder)
     assert policy.spec() == PolicySpec(6, 2, {"front": (4, 6, 6)})
-    agent = lerobot_agent(policy, overrides={"python": str(python)})
+    agent = lerobot_agent(policy)
     old, new = np.full((4, 6, 3), 1, np.uint8), np.full((4, 6, 3), 2, np.uint8)
     state = np.arange(6, dtype=np.float32) / 10  # the newest three first
     agent.act({"state": state, "images": {"front": np.concatenate([old, new], 2)}}, False, 0)
@@ -177,11 +179,12 @@ def test_a_policy_that_cannot_be_run_is_no_agent(made, task, error):
         made(task)
 
 
-def test_the_real_script_says_that_lerobot_is_missing(made):
+def test_the_real_script_says_that_lerobot_is_missing(made, monkeypatch):
+    monkeypatch.setenv("HILRL_LEROBOT_PYTHON", sys.executable)
     with pytest.raises(
         LeRobotProcessError, match=r"gives up: ModuleNotFoundError: No module named 'lerobot'"
     ):
-        made(python=sys.executable)
+        made()
 
 
 def test_a_folder_that_changed_or_is_gone_is_one_clear_sentence(made, folder, tmp_path):
@@ -199,22 +202,23 @@ def test_a_folder_that_changed_or_is_gone_is_one_clear_sentence(made, folder, tm
 
 def test_a_python_that_is_missing_is_one_clear_sentence(made, python, tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "c", made())
+    python.write_text("no program")
+    with pytest.raises(
+        LeRobotProcessError, match=r"python cannot be started \(Exec format error\), expected a Python"
+    ):
+        load_checkpoint(tmp_path / "c")[0].act(HERE, False, 0)
     python.unlink()
     with pytest.raises(
-        LeRobotProcessError, match=r"python cannot be started \(No such file .*\), expected a Python"
+        LeRobotProcessError, match=r"python: no such program; name a Python that has it: export HILRL_LEROBOT"
     ):
         load_checkpoint(tmp_path / "c")[0].act(HERE, False, 0)
     monkeypatch.delenv("HILRL_LEROBOT_PYTHON", raising=False)
     with pytest.raises(
         LeRobotProcessError, match=r"needs lerobot, which this Python lacks; name a Python .* this mak"
     ):
-        find_python(None)
+        find_python()
     monkeypatch.setenv("HILRL_LEROBOT_PYTHON", sys.executable)
-    assert find_python(None) == sys.executable
-    with pytest.raises(
-        LeRobotProcessError, match=r"nowhere/python: no such program; name a Python that has it with"
-    ):
-        find_python("nowhere/python")
+    assert find_python() == sys.executable
 
 
 def test_an_option_or_input_that_does_not_fit_is_one_clear_sentence(made, folder):

@@ -165,7 +165,7 @@ def test_a_policy_that_lerobot_runs_is_made_as_the_others_are(no_state_task, tmp
     theirs = write_other(tmp_path / "smolvla", 6, 6, NUMBERS)
     words = ["--lerobot", theirs, "--task", no_state_task, "--units", "degrees", "--run"]
     monkeypatch.delenv("HILRL_LEROBOT_PYTHON", raising=False)
-    assert bc(*words, "none") == 2
+    assert bc(*words, "theirs") == 2  # and leaves nothing behind
     assert "this policy needs lerobot, which this Python lacks; name a Python" in capsys.readouterr().err
     monkeypatch.setenv("HILRL_LEROBOT_PYTHON", str(write_python(tmp_path / "python")))
     assert bc(*words, "theirs") == 0

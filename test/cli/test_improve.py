@@ -109,7 +109,7 @@ def test_a_flow_policy_is_chosen_from_by_a_critic(launched, policy):
 
 
 @pytest.mark.parametrize("by_lerobot", [False, True])
-def test_a_lerobot_policy_is_imported_first(launched, tmp_path, by_lerobot):
+def test_a_lerobot_policy_is_imported_first(launched, tmp_path, monkeypatch, by_lerobot):
     raw = yaml.safe_load(TASK_FILE.read_text())
     raw["privileged"] = raw.pop("state")
     (tmp_path / "task.yaml").write_text(yaml.safe_dump(raw))
@@ -121,10 +121,10 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path, by_lerobot):
     }
     if by_lerobot:
         theirs = write_other(tmp_path / "pretrained_model", 6, 6, numbers)
-        more = ["--lerobot-python", write_python(tmp_path / "python")]
+        monkeypatch.setenv("HILRL_LEROBOT_PYTHON", str(write_python(tmp_path / "python")))
     else:
-        theirs, more = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers), []
-    words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", *more, "--run", "ours"]
+        theirs = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers)
+    words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", "--run", "ours"]
     assert improved(*words) == 0
     assert launched["agent"] == "residual_joints" and "offline_data" not in launched
     assert launched["warm_start"] == str(tmp_path / "runs/ours/prior/checkpoint")

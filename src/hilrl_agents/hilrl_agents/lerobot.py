@@ -141,7 +141,7 @@ def read_lerobot_policy(folder: str | Path, native: bool = True) -> LeRobotPolic
     for key, expected in _ONLY.get(kind, {}).items():
         if config.get(key, expected) != expected:
             raise LeRobotError(
-                f"{where}: {key} is {config[key]!r}, expected {expected!r}; with --lerobot-python lerobot runs it"
+                f"{where}: {key} is {config[key]!r}, expected {expected!r}; with --by-lerobot lerobot itself runs it"
             )
     try:
         policy = _policy(folder, kind, config, where)
@@ -209,7 +209,7 @@ def lerobot_agent(
         policy: what `read_lerobot_policy` returned.
         state: of one observation's state, environment state included: LeRobot's units to the suite's.
         action: LeRobot's units to [-1, 1]; beyond it chunks are clipped.
-        overrides: options that shall differ from the checkpoint's; where lerobot runs it, `python` and `task` too.
+        overrides: options that shall differ from the checkpoint's; where lerobot runs it, `task` too.
 
     Raises:
         LeRobotError: the weights do not fit the config, or an override does not fit.

@@ -37,7 +37,7 @@ _STATE, _IMAGES = "observation.state", "observation.images."
 _LOADING = 10  # times as long as a plan
 _ENDING = 5.0  # s from the end of what it says to its own
 _SPREAD = 0.2  # of actions in [-1, 1], where a policy does not say how much those vary that it was taught
-_STILL = 0.01  # smallest spread of actions, as where imitation policies are trained here
+_LEAST_SPREAD = 0.01  # smallest spread of actions, as where imitation policies are trained here
 
 
 class LeRobotProcessError(RuntimeError):
@@ -50,7 +50,6 @@ class LeRobotOptions(ChunkOptions):
 
     folder: str = option("", "LeRobot's pretrained_model, which stays where it is")
     digest: str = option("", "sha256 of its files: a policy that has changed is another one")
-    python: str = option("", "Interpreter of a Python that has lerobot")
     task: str = option("", "What the policy is told to do, in words")
     frames: int = option(1, "Newest observations that it sees at once (LeRobot's n_obs_steps)", low=1)
     patience: float = option(
@@ -70,12 +69,13 @@ class Process:
 
     def __init__(self, config: LeRobotOptions) -> None:
         self._config, self._failure = config, ""
-        other = () if config.python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
+        self._python = find_python()
+        other = () if self._python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
         environment = {key: value for key, value in os.environ.items() if key not in other}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  it goes on
         self._socket, theirs = socket.socketpair()
         self._stream = self._socket.makefile("rwb")
-        command = [config.python, str(_CHILD), config.folder, config.task]
+        command = [self._python, str(_CHILD), config.folder, config.task]
         with theirs:  # ctrl-C is for this process
             try:
                 self._child = subprocess.Popen(
@@ -83,8 +83,7 @@ class Process:
                 )  # fmt: skip
             except OSError as error:
                 raise LeRobotProcessError(
-                    f"{config.python} cannot be started ({error.strerror}), expected a Python that has lerobot: read "
-                    f"the policy again, hilrl bc --lerobot {config.folder} --lerobot-python PYTHON"
+                    f"{self._python} cannot be started ({error.strerror}), expected a Python that has lerobot"
                 ) from None
         self._answer(_LOADING * config.patience)
 
@@ -145,7 +144,7 @@ class Process:
 
     def _fail(self, what: str) -> NoReturn:
         self.close()
-        self._failure = f"{self._config.folder}: its process ({self._config.python}) {what}"
+        self._failure = f"{self._config.folder}: its process ({self._python}) {what}"
         raise LeRobotProcessError(self._failure)
 
 
@@ -190,7 +189,7 @@ class LeRobot(Agent):
     @property
     def spread(self) -> Tensor:
         """How much the actions vary that it was taught [A]."""
-        return self.actions.std.clamp_min(_STILL)
+        return self.actions.std.clamp_min(_LEAST_SPREAD)
 
     def get_ready(self) -> None:
         """Starts the process, unless it runs.
@@ -246,23 +245,22 @@ class LeRobot(Agent):
     pretrain = update
 
 
-def find_python(given: str | None) -> str:
-    """Path of the Python that shall run lerobot.
+def find_python() -> str:
+    """Path of the Python that runs lerobot: that of `HILRL_LEROBOT_PYTHON`, else this one if it has lerobot.
 
-    Args:
-        given: what the user named; None: that of `HILRL_LEROBOT_PYTHON`, else this one if it has lerobot.
+    The user says it, never a checkpoint: who made that may be a stranger.
 
     Raises:
         LeRobotProcessError: there is none.
     """
-    named = given or os.environ.get(PYTHON)
+    named = os.environ.get(PYTHON)
     if not named and importlib.util.find_spec("lerobot"):
         named = sys.executable
     path = shutil.which(named or "")
     if path is None:
         raise LeRobotProcessError(
             f"{f'{named}: no such program' if named else 'this policy needs lerobot, which this Python lacks'}; name a "
-            f"Python that has it with --lerobot-python or {PYTHON}; this makes one: python3 -m venv ~/lerobot && "
+            f"Python that has it: export {PYTHON}=~/lerobot/bin/python; this makes one: python3 -m venv ~/lerobot && "
             "~/lerobot/bin/pip install lerobot"
         )
     return os.path.abspath(path)  # not where links lead: an environment's Python is a link

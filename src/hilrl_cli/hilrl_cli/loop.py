@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +116,16 @@ def free_name(folder: Path, prefix: str) -> str:
     while (folder / f"{prefix}_{number:03d}").exists():
         number += 1
     return f"{prefix}_{number:03d}"
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Leave no part of a new folder behind where what fills it fails."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def offline_data(paths: list[Path], out: Path, robot: str, task: str) -> str:

@@ -17,9 +17,9 @@ from hilrl_cli.errors import UserError
 
 UNITS = ("degrees", "range", "radians")
 _RATE = 30.0  # Hz, LeRobot's arms
-PYTHON_HELP = (
-    "a Python that has lerobot, which then runs the LeRobot policy (default: ACT and diffusion do without; for others "
-    "that of HILRL_LEROBOT_PYTHON, else this one if it has lerobot)"
+BY_LEROBOT_HELP = (
+    "lerobot itself runs the LeRobot policy, also ACT and diffusion, which do without; its Python is that of "
+    "HILRL_LEROBOT_PYTHON, else this one if it has lerobot"
 )
 RATE_HELP = (
     "of the LeRobot policy, Hz (default: that of the dataset that it was trained on, where that lies here; else "
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="instead: a LeRobot policy's pretrained_model",
     )
-    parser.add_argument("--lerobot-python", metavar="PYTHON", help=PYTHON_HELP)
+    parser.add_argument("--by-lerobot", action="store_true", help=BY_LEROBOT_HELP)
     parser.add_argument(
         "--units",
         choices=UNITS,
@@ -78,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another with --run")
     began = time.monotonic()
-    facts = imported(arguments, folder) if arguments.lerobot else imitated(arguments, folder)
+    with loop.whole(folder):
+        facts = imported(arguments, folder) if arguments.lerobot else imitated(arguments, folder)
     # what `hilrl runs` lists; a policy that nobody has measured has no success rate
     figures = {
         "success_rate": None,
@@ -159,15 +160,14 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make a checkpoint of a LeRobot policy, and a robot contract unless it has one; return what to note of it."""
     from hilrl_agents import CheckpointError, save_checkpoint
     from hilrl_agents.lerobot import LeRobotError, lerobot_agent, read_lerobot_policy
-    from hilrl_agents.lerobot_process import LeRobotProcessError, find_python
+    from hilrl_agents.lerobot_process import LeRobot, LeRobotProcessError, find_python
     from hilrl_cli import lerobot_contract
     from hilrl_data.sources import ERRORS
     from hilrl_ros.contract import find_config, load_contract
 
     robot, units, known = arguments.robot, (), {}
     try:
-        policy = read_lerobot_policy(arguments.lerobot, native=arguments.lerobot_python is None)
-        python = find_python(arguments.lerobot_python) if policy.kind == "lerobot" else None
+        policy = read_lerobot_policy(arguments.lerobot, native=not arguments.by_lerobot)
         taught = lerobot_contract.taught_on(policy.folder)
         if taught and taught.own:
             contract, task = load_contract(robot, arguments.task)
@@ -186,9 +186,10 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             contract, task = load_contract(robot, arguments.task)
             lerobot_contract.check(policy, contract, arguments.task)
             units = lerobot_contract.units(policy, contract, arguments.units)
-        told = {"python": python, "task": task.text or task.name} if python else {}
-        if python:
-            print(f"{python} loads the policy", flush=True)
+        told = {}
+        if policy.kind == LeRobot.name:
+            told = {"task": task.text or task.name}
+            print(f"{find_python()} loads the policy", flush=True)
         agent = lerobot_agent(policy, *units, overrides=told | options(arguments.set))
         counters = {"updates": 0, "stored": 0, "last_seq": 0, "policy_version": 1}
         save_checkpoint(folder / "checkpoint", agent, contract.to_dict(), counters)

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", help="name of the run's folder")
     parser.add_argument("--units", choices=bc.UNITS, help="of a LeRobot policy's joints, as in `hilrl bc`")
     parser.add_argument("--rate", type=float, help=bc.RATE_HELP)
-    parser.add_argument("--lerobot-python", metavar="PYTHON", help=bc.PYTHON_HELP)
+    parser.add_argument("--by-lerobot", action="store_true", help=bc.BY_LEROBOT_HELP)
     loop.add_place(parser, loop.SIM, (*loop.OPERATORS, "none"))
     parser.add_argument("--alone", action="store_true", help="nobody intervenes, the same as --operator none")
     loop.add_words(parser, "sim")
@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{folder}: is there already; name another with --run")
     data = arguments.data or []
     if policy is None:
-        policy, robot, taught = imported(arguments, folder / "prior", task, robot)
+        with loop.whole(folder):
+            policy, robot, taught = imported(arguments, folder / "prior", task, robot)
         if taught and not data:
             print(f"learns from {taught} as well, which it was trained on")
             data = [taught]
@@ -122,7 +123,7 @@ def imported(
     """
     theirs = argparse.Namespace(
         lerobot=arguments.checkpoint,
-        lerobot_python=arguments.lerobot_python,
+        by_lerobot=arguments.by_lerobot,
         units=arguments.units,
         rate=arguments.rate,
         task=task,
