@@ -458,11 +458,13 @@ def over_a_prior(tmp_path):
     return dataclasses.replace(OVER_PRIOR, warm_start=WarmStartSettings(folder))
 
 
-def test_a_prior_that_lerobot_runs_is_asked_about_recorded_episodes_and_then_let_go(make_learner, tmp_path):
+def test_a_prior_that_lerobot_runs_is_asked_about_recorded_episodes_and_then_let_go(
+    make_learner, tmp_path, monkeypatch
+):
     state, action = len(CONTRACT.state), len(CONTRACT.action.names)
     theirs = write_other(tmp_path / "theirs", state, action, {})
-    told = {"python": str(write_python(tmp_path / "python"))}
-    prior = lerobot_agent(read_lerobot_policy(theirs), overrides=told)
+    monkeypatch.setenv("HILRL_LEROBOT_PYTHON", str(write_python(tmp_path / "python")))
+    prior = lerobot_agent(read_lerobot_policy(theirs))
     folder = save_checkpoint(tmp_path / "prior", prior, CONTRACT.to_dict(), {"policy_version": 1})
     learner = make_learner(agent=dataclasses.replace(OVER_PRIOR, warm_start=WarmStartSettings(folder)))
     (theirs / "asked.npz").unlink()
@@ -506,14 +508,15 @@ def test_the_prior_goes_through_demonstrations_too(make_learner, tmp_path):
 def test_an_episode_earns_for_the_gate_once_its_updates_are_done(make_learner, tmp_path):
     earned = []
     learner = make_learner()
-    learner.pretrained, learner.agent.episode_over = True, earned.append
+    learner.pretrained = True
+    learner.agent.episode_over = lambda *episode: earned.append(episode)
     for msg in stream((1, 2), length=10, people={(2, 4)}):
         learner.ingest(msg)
     stop = threading.Event()
     while learner.due:
         assert not earned or learner.learnt_seq >= 10
         learner.update(stop)
-    assert earned == [sum(range(1, 11)), 0.0]
+    assert earned == [(sum(range(1, 11)), False), (0.9 * sum(range(11, 21)), True)]
     for msg in list(stream((3,), length=4, seq=20))[2:]:  # begun with another learner
         msg.seq -= 2
         learner.ingest(msg)

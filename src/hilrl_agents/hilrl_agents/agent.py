@@ -38,6 +38,8 @@ class Agent(abc.ABC):
         n_step: robot steps whose rewards a sample must carry; goes to `sample_mixed`.
         pretrain_n_step: the same for samples that go to `pretrain`.
         path: whether samples must carry the observations after each step; goes to `sample_mixed`.
+        takeovers_end: whether what the policy did ends, for its samples, where a person took over; goes to the
+            `ReplayBuffer` of what it does.
         features: frozen image encoder whose cached features `update` takes in place of images; goes to
             `sample_mixed`. None: images.
         pretrain_features: the same for samples that go to `pretrain` and `refresh`.
@@ -70,7 +72,7 @@ class Agent(abc.ABC):
         self.spec, self.config = spec, config
         self.updates = 0
         self.n_step = self.pretrain_n_step = 1
-        self.path = False
+        self.path = self.takeovers_end = False
         self.features: FrozenImages | None = None
         self.pretrain_features: FrozenImages | None = None
         self.resting: Mapping[str, Tensor] = {}
@@ -213,11 +215,12 @@ class Agent(abc.ABC):
             earned: mean sum of the rewards of an episode.
         """
 
-    def episode_over(self, earned: float) -> None:  # noqa: B027
+    def episode_over(self, earned: float, helped: bool) -> None:  # noqa: B027
         """Takes note of an episode of training whose transitions `update` has had.
 
         Args:
-            earned: sum of its rewards; 0 where a person helped.
+            earned: sum of its rewards, by the share of its steps that no person acted.
+            helped: a person acted.
         """
 
     @property

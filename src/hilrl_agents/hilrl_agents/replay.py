@@ -51,15 +51,20 @@ class ReplayBuffer:
         folder: where the files are; made if missing.
         spec: shapes of the observation and the action.
         capacity: slots of the ring, in robot steps; the oldest are overwritten.
+        takeovers_end: samples that begin before a person's take-over end there, as with a termination that earned
+            nothing.
 
     Raises:
         ReplayError: the folder holds another layout, is damaged, is in use, or the disk is too small.
     """
 
-    def __init__(self, folder: str | Path, spec: PolicySpec, capacity: int) -> None:
+    def __init__(
+        self, folder: str | Path, spec: PolicySpec, capacity: int, takeovers_end: bool = False
+    ) -> None:
         if capacity < 2:
             raise ReplayError(f"replay capacity of {capacity} steps: at least 2 are needed")
         self.folder, self.spec, self.capacity = Path(folder), spec, capacity
+        self._takeovers_end = takeovers_end
         self._slots = capacity + SPARE_SLOTS
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
@@ -266,12 +271,20 @@ class ReplayBuffer:
             at = (slots + offset) % self._slots if offset else slots
             if offset:
                 going = going & (self._kind[at] == TRANSITION)
-            terminal = going & self._terminated[at]
+            terminal = going & (self._terminated[at] | self._taken(at))
             ended |= terminal
             going = going & (self._linked[at] | terminal)
             steps += going
             going = going & ~terminal & ~self._truncated[at]
         return (steps >= horizon) | ended, steps, ended
+
+    def _taken(self, slots: np.ndarray) -> np.ndarray | bool:
+        """Whether a person took over right after these slots' steps, where that ends a sample."""
+        if not self._takeovers_end:
+            return False
+        after = (slots + 1) % self._slots
+        person = self._linked[slots] & (self._kind[after] == TRANSITION) & (self._controller[after] == 1)
+        return person & (self._controller[slots] != 1)
 
     def _fill(
         self,

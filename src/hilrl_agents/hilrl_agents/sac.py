@@ -89,6 +89,11 @@ class SACConfig(GateOptions, CloningOptions, ChunkOptions, EncoderOptions):
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
     )
+    takeovers_end: bool = option(
+        False,
+        "Where a person takes over, what the policy did counts as a failure's end: its values are then those of the "
+        "policy alone, not of what the person makes of it (RLIF, arXiv 2311.12996, pays −1 there)",
+    )
     pretrain_returns: int = option(
         0,
         "Steps of the demonstrations' returns on which the critic is started while the actor imitates, an "
@@ -116,7 +121,7 @@ class SAC(Agent):
 
     def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
-        c, self.n_step = config, config.n_step
+        c, self.n_step, self.takeovers_end = config, config.n_step, config.takeovers_end
         self.pretrain_n_step = c.pretrain_returns or c.n_step
         flat = spec.horizon * spec.action_dim
         bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())
@@ -194,9 +199,10 @@ class SAC(Agent):
             self.gate.measured(earned)
 
     @torch.no_grad()
-    def episode_over(self, earned: float) -> None:
+    def episode_over(self, earned: float, helped: bool) -> None:
         """Hands over to what is learnt if the gate lets it pass."""
-        if self.gate is not None and self.gate.passes(earned, self.updates <= self.config.critic_warmup):
+        prior_acted = self.updates <= self.config.critic_warmup
+        if self.gate is not None and self.gate.passes(earned, helped, prior_acted):
             self.hand_over()
 
     def hand_over(self) -> None:

@@ -62,26 +62,31 @@ class Earnings:
 
     def __init__(self) -> None:
         self._episode: int | None = None
-        self._sum, self._helped = 0.0, False
-        self._over: deque[tuple[int, float]] = deque()  # number of an episode's last transition, and its sum
+        self._sum, self._helped = 0.0, 0
+        # number of an episode's last transition, what it earned, whether a person helped
+        self._over: deque[tuple[int, float, bool]] = deque()
 
     def add(self, msg: Transition) -> None:
         """Take the next transition."""
         if msg.observation.step == 0:
-            self._episode, self._sum, self._helped = msg.observation.episode, 0.0, False
+            self._episode, self._sum, self._helped = msg.observation.episode, 0.0, 0
         elif msg.observation.episode != self._episode:
             self._episode = None  # its beginning is missing, or it went on with another learner
             return
         self._sum += msg.reward
-        self._helped |= msg.controller == Action.PERSON
+        self._helped += msg.controller == Action.PERSON
         if msg.terminated or msg.truncated:
-            self._over.append((msg.seq, 0.0 if self._helped else self._sum))
+            own = 1 - self._helped / (msg.observation.step + 1)
+            self._over.append((msg.seq, self._sum * own, self._helped > 0))
             self._episode = None
 
-    def until(self, seq: int) -> Iterator[float]:
-        """Give, once, what each episode earned that ended with this transition or before; 0 where a person helped."""
+    def until(self, seq: int) -> Iterator[tuple[float, bool]]:
+        """Give, once, of each episode that ended with this transition or before: what it earned, who helped.
+
+        That is the sum of its rewards, by the share of its steps that no person acted, and whether one did.
+        """
         while self._over and self._over[0][0] <= seq:
-            yield self._over.popleft()[1]
+            yield self._over.popleft()[1:]
 
 
 class Learner:
@@ -108,10 +113,11 @@ class Learner:
         else:
             self.agent = start_agent(agent, contract.to_dict(), settings.seed)
         spec = self.agent.spec
-        self.online = ReplayBuffer(folder / "replay" / "online", spec, settings.online_capacity)
+        replay, ends = folder / "replay", self.agent.takeovers_end
+        self.online = ReplayBuffer(replay / "online", spec, settings.online_capacity, ends)
         self._prior = [episode for data in settings.offline_data for episode in self._recorded(data)]
         capacity = settings.offline_capacity + sum(info.steps + 1 for _, info in self._prior)
-        self.offline = ReplayBuffer(folder / "replay" / "offline", spec, capacity)
+        self.offline = ReplayBuffer(replay / "offline", spec, capacity)
         self.rng = np.random.default_rng(settings.seed)
         self.lock = threading.Lock()
         self.earnings = Earnings()
@@ -275,8 +281,8 @@ class Learner:
                 self.agent.path,
             )
         self.metrics = self.agent.update(batch)
-        for earned in self.earnings.until(self.learnt_seq):
-            self.agent.episode_over(earned)
+        for earned, helped in self.earnings.until(self.learnt_seq):
+            self.agent.episode_over(earned, helped)
         self.recent.append(time.monotonic())
 
     def next_weights(self) -> tuple[int, bytes]:
