@@ -139,7 +139,9 @@ def test_what_the_policy_did_ends_where_a_person_takes_over_if_so_wanted(tmp_pat
     found = everything(buffer, n_step=3)
     steps = {start: (value[0], value[1]) for start, value in found.items()}
     after = {103: (3, 1.0), 104: (3, 0.0), 105: (2, 0.0), 106: (1, 0.0), 200: (2, 0.0), 201: (1, 0.0)}
-    before = {100: (3, 0.0), 101: (2, 0.0), 102: (1, 0.0)} if ends else dict.fromkeys((100, 101, 102), (3, 1.0))
+    before = (
+        {100: (3, 0.0), 101: (2, 0.0), 102: (1, 0.0)} if ends else dict.fromkeys((100, 101, 102), (3, 1.0))
+    )
     assert steps == before | after
     assert found[102][2] == (103 if ends else 105)
     buffer.close()
