@@ -47,19 +47,19 @@ class Gate(nn.Module):
         self.register_buffer("first", torch.zeros(()))  # mean of the prior's
         self.register_buffer("first_count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("helped", torch.tensor(False))  # a person helped in those
-        self.register_buffer("alone", torch.tensor(torch.nan))  # what the prior was measured to earn
+        self.register_buffer("alone", torch.tensor(-torch.inf))  # what the prior was measured to earn
         self.register_buffer("handed", torch.tensor(-torch.inf))  # what was earned at the last hand-over
 
     @property
     def bar(self) -> Tensor:
         """What the newest episodes must have earned on average."""
-        prior = self.first if self.helped or self.alone.isnan() else self.alone
+        prior = self.first if self.helped or self.alone.isinf() else self.alone
         return torch.maximum(prior, self.handed - self.margin)
 
     @torch.no_grad()
     def measured(self, earned: float) -> None:
         """Notes what the prior earns on average; too late when it is known, or what is learnt has acted."""
-        if self.alone.isnan() and not self.count:
+        if self.alone.isinf() and not self.count:
             self.alone.fill_(earned)
 
     @torch.no_grad()
