@@ -205,13 +205,17 @@ def test_a_prior_that_was_measured_is_the_gates_bar_whatever_it_earned_explored(
     assert passes(gate, 0.4, 0.4) == [False, False]
 
 
-def test_where_a_person_helps_the_bar_is_what_the_prior_earned_with_that_person():
-    gate = Gate(episodes=2, margin=0.5)
-    gate.measured(0.8)
+@pytest.mark.parametrize(("alone", "bar"), [(0.3, 0.4), (0.45, 0.45)])
+def test_where_a_person_helps_the_bar_is_what_the_prior_earned_so_or_alone(alone, bar):
+    gate = Gate(episodes=1, margin=0.5)
+    gate.measured(alone)
     gate.passes(0.2, True, prior_acted=True)
     gate.passes(0.6, False, prior_acted=True)
-    gate.measured(0.8)
-    assert [gate.passes(value, True, prior_acted=False) for value in (0.3, 0.4, 0.5)] == [False, False, True]
+    gate.measured(0.9)
+    assert [gate.passes(value, True, prior_acted=False) for value in (bar - 0.01, bar + 0.01)] == [
+        False,
+        True,
+    ]
 
 
 def test_a_warm_started_policy_takes_over_only_through_the_gate():

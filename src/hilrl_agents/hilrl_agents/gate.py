@@ -31,8 +31,8 @@ class GateOptions:
 class Gate(nn.Module):
     """Compares what episodes earned; all of it is state, so that a resumed run goes on with it.
 
-    The first bar is what the prior earned when it was measured. With a person there who helps it is what the first
-    episodes earned, which are the prior's: explored and helped, as those are that are compared with it.
+    The first bar is what the prior earned when it was measured; explored it earns less, so what passes is better.
+    Unmeasured, or with a person there who helps, it is at least what the first episodes earned, which are the prior's.
 
     Args:
         episodes: `GateOptions.gate_episodes`, at least 1.
@@ -53,8 +53,8 @@ class Gate(nn.Module):
     @property
     def bar(self) -> Tensor:
         """What the newest episodes must have earned on average."""
-        prior = self.first if self.helped or self.alone.isinf() else self.alone
-        return torch.maximum(prior, self.handed - self.margin)
+        bar = torch.maximum(self.alone, self.handed - self.margin)
+        return torch.maximum(bar, self.first) if self.helped or self.alone.isinf() else bar
 
     @torch.no_grad()
     def measured(self, earned: float) -> None:
