@@ -85,7 +85,8 @@ def ours(root: Path, out: Path, load: bool = True) -> dict:
     from hilrl_data.bags import episode_folders, read_episode, read_info
     from hilrl_data.episodes import write_episodes
     from hilrl_data.lerobot_reader import LeRobotSource
-    from hilrl_ros.contract import ActionSpace, Camera, load_contract
+    from hilrl_ros.contract import ActionSpace, Camera
+    from hilrl_ros.contract_reader import load_contract
     from hilrl_ros.messages import observation_arrays
 
     contract, _ = load_contract("so101")

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from hilrl_agents import Batch, PolicySpec, ReplayBuffer, make_agent, sample_mixed
-from hilrl_agents.networks import augmented, fast_bf16
+from hilrl_agents.augmentation import augmented
+from hilrl_agents.networks import fast_bf16
 from hilrl_agents.tuning import tune_process
 
 STATE = PolicySpec(state_dim=20, action_dim=4)

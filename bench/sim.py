@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from hilrl_control.arm import ArmController
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_sim.rendering import RenderingError
 from hilrl_sim.simulation import Simulation
 

@@ -11,7 +11,8 @@ import sys
 import cv2
 import numpy as np
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics, matrix_rpy, rpy_matrix
 from hilrl_sim.rendering import RenderingError
 from hilrl_sim.simulation import Simulation

@@ -8,7 +8,7 @@ from rclpy.serialization import serialize_message
 
 from hilrl_data.bags import EpisodeInfo, EpisodeWriter
 from hilrl_reward.labels import Frames
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.images import from_rgb
 from hilrl_ros.messages import nanoseconds
 

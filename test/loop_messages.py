@@ -7,7 +7,7 @@ from geometry_msgs.msg import PoseStamped
 from hilrl_msgs.msg import Action, Observation, Reward
 from sensor_msgs.msg import JointState
 
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import floats, to_time
 
 CONFIG = Path(__file__).parents[1] / "config"

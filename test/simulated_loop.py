@@ -10,7 +10,7 @@ from sensor_msgs.msg import JointState
 from hilrl_actor.observer import Observer
 from hilrl_control.arm import ArmController
 from hilrl_reward.terms import RewardFunction
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import to_time
 from hilrl_sim.simulation import Simulation
 

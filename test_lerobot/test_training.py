@@ -14,7 +14,7 @@ from hilrl_cli.main import main
 from hilrl_data.bags import read_steps
 from hilrl_data.episodes import BagSource, bags_of
 from hilrl_data.lerobot_writer import write_lerobot
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 
 pytestmark = needs_lerobot
 TASK = "pick_cube_joints"

@@ -11,7 +11,8 @@ from hilrl_actor.observer import Observer, roll_pitch_yaw
 from hilrl_actor.observer_node import ObserverNode
 from hilrl_agents.spec import PolicySpec
 from hilrl_ros import qos
-from hilrl_ros.contract import Camera, StateEntry, load_contract
+from hilrl_ros.contract import Camera, StateEntry
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.images import from_rgb, to_rgb
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import named_entries, nanoseconds, observation_arrays, to_time

@@ -5,15 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hilrl_agents.networks import (
-    EnsembleMLP,
-    FlatAdam,
-    ImageEncoder,
-    StateNormalizer,
-    minimise,
-    random_shift,
-    squash,
-)
+from hilrl_agents.augmentation import random_shift
+from hilrl_agents.networks import EnsembleMLP, ImageEncoder, StateNormalizer, squash
+from hilrl_agents.optim import FlatAdam, minimise
 
 
 def perturbed(net):

@@ -16,7 +16,7 @@ from hilrl_agents import (
     sample_mixed,
     save_checkpoint,
 )
-from hilrl_agents.networks import random_colors
+from hilrl_agents.augmentation import random_colors
 from hilrl_agents.resnet import ResNet, read_weights
 
 SPEC = PolicySpec(2, 2, {"front": (32, 40, 3), "wrist": (16, 16, 3)})

@@ -17,7 +17,7 @@ from hilrl_agents.lerobot import STATE, read_lerobot_policy
 from hilrl_cli import environment, lerobot_contract, loop
 from hilrl_cli.errors import UserError
 from hilrl_cli.main import main
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.node import UserError as NodeError
 

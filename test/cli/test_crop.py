@@ -13,7 +13,7 @@ from rclpy.serialization import serialize_message
 from hilrl_cli.commands import crop
 from hilrl_cli.main import main
 from hilrl_data.bags import EpisodeInfo, EpisodeWriter
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.images import from_rgb
 from hilrl_ros.messages import nanoseconds
 

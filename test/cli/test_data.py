@@ -16,7 +16,7 @@ from hilrl_cli import loop
 from hilrl_cli.commands import data
 from hilrl_cli.main import main
 from hilrl_data.bags import episode_folders, finished_episodes, read_info, read_steps, typestore_for
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import nanoseconds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))

@@ -8,7 +8,7 @@ from person import Person
 from hilrl_cli.arm import Hand
 from hilrl_cli.commands import find_bounds
 from hilrl_cli.main import main
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics
 from so101_driver import registers as reg
 from so101_driver.calibration import Calibration, JointCalibration

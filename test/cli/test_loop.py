@@ -13,7 +13,7 @@ from hilrl_cli.commands import record, run, teleop, train
 from hilrl_cli.errors import UserError
 from hilrl_cli.main import main
 from hilrl_cli.view import for_people
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 
 
 def parsed(module, *words):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hilrl_control.arm import TRACKING, ArmController
-from hilrl_ros.contract import EE_AXES, ActionSpace, load_contract
+from hilrl_ros.contract import EE_AXES, ActionSpace
+from hilrl_ros.contract_reader import load_contract
 
 CONFIG = Path(__file__).parents[2] / "config"
 CONTRACT, _ = load_contract(CONFIG / "robots/so101.yaml")

@@ -5,7 +5,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from hilrl_ros.contract import ContractError, Model, load_contract
+from hilrl_ros.contract import ContractError, Model
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import (
     Kinematics,
     arm_spec,

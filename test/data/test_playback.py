@@ -18,7 +18,7 @@ from hilrl_data.bags import episode_folders, read_steps
 from hilrl_data.recorder import recorded_types
 from hilrl_data.recorder_node import RecorderNode
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import message_class, nanoseconds
 from hilrl_sim.simulator_node import SimulatorNode
 

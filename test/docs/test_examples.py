@@ -10,7 +10,7 @@ from documentation import ROOT, reference
 
 from hilrl_agents import Batch, PolicySpec, load_checkpoint, registry
 from hilrl_reward.terms import RewardFunction
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.settings import load_agent_settings
 from hilrl_sim.objects import scene_objects
 

@@ -22,7 +22,7 @@ def test_unknown_task(tmp_path, own_domain):
 
 
 def test_bad_contract_key(tmp_path, own_domain):
-    from hilrl_ros.contract import find_config
+    from hilrl_ros.config import find_config
 
     robot = tmp_path / "mine.yaml"
     robot.write_text(find_config("robots", "so101").read_text().replace("control_rate", "control_rat"))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hilrl_agents import PolicySpec, load_checkpoint, make_agent, save_checkpoint
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 
 from .conftest import HILRL
 

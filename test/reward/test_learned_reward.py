@@ -15,7 +15,7 @@ from hilrl_reward.labels import read_frames
 from hilrl_reward.reward_node import RewardNode
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.images import from_rgb
 from hilrl_ros.messages import to_time
 from hilrl_sim.simulation import Simulation

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from loop_messages import CONTRACT, ROBOT, TASK_FILE
 
-from hilrl_ros.contract import ContractError, contract_from_dict, contract_hash, load_contract
+from hilrl_ros.contract import ContractError, contract_from_dict, contract_hash
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.settings import WarmStartSettings, load_agent_settings
 
 ROBOT_YAML = yaml.safe_load(ROBOT.read_text())

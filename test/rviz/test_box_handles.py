@@ -15,7 +15,7 @@ from visualization_msgs.srv import GetInteractiveMarkers
 from hilrl_cli.main import main
 from hilrl_control.arm_controller_node import ArmControllerNode
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_rviz.box_handles_node import BoxHandlesNode
 from hilrl_rviz.handles import SIDES, dragged, interactive_markers
 

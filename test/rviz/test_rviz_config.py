@@ -22,7 +22,7 @@ from hilrl_cli import launch_file
 from hilrl_cli.errors import LaunchError
 from hilrl_control.arm_controller_node import ArmControllerNode
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_rviz import installed
 from hilrl_rviz.box_handles_node import BoxHandlesNode
 from hilrl_rviz.markers import Shown, marker_array

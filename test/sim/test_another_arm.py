@@ -5,7 +5,8 @@ import pytest
 import yaml
 from simulated_loop import CONFIG, Loop
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_sim.simulation import Simulation
 from hilrl_sim.skills import make_expert
 

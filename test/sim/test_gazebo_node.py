@@ -21,7 +21,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from hilrl_cli import launch_file
 from hilrl_cli.errors import LaunchError
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import nanoseconds, to_time
 from hilrl_ros.node import UserError
 from hilrl_sim.gazebo.gazebo_node import GazeboNode

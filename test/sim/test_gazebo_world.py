@@ -11,7 +11,8 @@ import pytest
 import yaml
 from loop_messages import CONFIG
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics, rpy_matrix
 from hilrl_sim.gazebo import files
 from hilrl_sim.gazebo.release import RELEASES, release_named

@@ -8,7 +8,8 @@ import pytest
 from loop_messages import CONTRACT, HOME, TASK
 from simulated_loop import CONFIG, Loop
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_sim.objects import scene_objects
 from hilrl_sim.simulation import Simulation
 

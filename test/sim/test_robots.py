@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from simulated_loop import CONFIG, Loop
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics, find_model
 from hilrl_sim.skills import make_expert
 

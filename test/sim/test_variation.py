@@ -4,7 +4,8 @@ import itertools
 import numpy as np
 import pytest
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_sim.scene import image_size
 from hilrl_sim.simulation import Simulation
 

@@ -23,7 +23,7 @@ from rclpy.serialization import serialize_message
 
 from hilrl_actor.outbox import Outbox, OutboxError
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import Joiner, Step, floats, observation_arrays, seconds
 from hilrl_ros.node import UserError, ask_for_realtime, declare, param, run
 from hilrl_ros.settings import load_agent_settings

@@ -8,7 +8,7 @@ from sensor_msgs.msg import Image, JointState
 
 from hilrl_actor.observer import EXECUTED, JOINT_STATES, Observer
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import message_class, nanoseconds
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 

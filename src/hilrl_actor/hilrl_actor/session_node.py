@@ -23,7 +23,7 @@ from hilrl_actor.curves import draw, read_curve
 from hilrl_actor.session import PHASE_CODES, PLANS, Goals, Session, write_json
 from hilrl_data.bags import STEP_TOPICS, finished_episodes, read_info, read_steps
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import CONTROLLER_NAMES
 from hilrl_ros.metrics import EventLog
 from hilrl_ros.node import UserError, declare, param, run

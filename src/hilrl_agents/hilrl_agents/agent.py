@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch
 from hilrl_agents.chunks import check_execution
-from hilrl_agents.networks import FlatAdam
+from hilrl_agents.optim import FlatAdam
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages
 from hilrl_agents.warm_start import WarmStart, WarmStartError, copy_matching, fingerprint, matching

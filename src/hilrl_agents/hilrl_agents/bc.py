@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.augmentation import augmented
 from hilrl_agents.batch import Batch, unfold
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
-from hilrl_agents.networks import EnsembleMLP, FlatAdam, ObservationEncoder, augmented, bc_loss, minimise
+from hilrl_agents.networks import EnsembleMLP, ObservationEncoder, bc_loss
+from hilrl_agents.optim import FlatAdam, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import ImageOptions
 

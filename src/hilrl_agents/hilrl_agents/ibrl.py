@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch
 from hilrl_agents.config import option
-from hilrl_agents.networks import Handover, bc_loss, flatten
+from hilrl_agents.networks import Handover, bc_loss
+from hilrl_agents.optim import flatten
 from hilrl_agents.over_prior import OverPrior
 from hilrl_agents.sac import SACConfig
 from hilrl_agents.spec import PolicySpec

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.augmentation import augmented
 from hilrl_agents.batch import Batch, Observation
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
-from hilrl_agents.networks import FlatAdam, augmented, minimise
+from hilrl_agents.optim import FlatAdam, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages, ImageOptions
 

@@ -1,10 +1,9 @@
 """Networks shared by the agents: one batched MLP ensemble, observation encoder, tanh-Gaussian."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -245,65 +244,6 @@ class ObservationEncoder(nn.Module):
         return torch.cat([state, self.images(observation["images"])], 1)
 
 
-def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
-    """DrQ's augmentation (arXiv 2004.13649): every image moves by up to `pad` pixels, borders repeated.
-
-    Args:
-        images: uint8 [B, height, width, channels].
-        pad: largest shift in pixels, each way.
-        generator: source of the shifts.
-
-    Returns:
-        The shifted images, same shape and type.
-    """
-    count, height, width, channels = images.shape
-    rows, columns = torch.randint(2 * pad + 1, (2, count), generator=generator).numpy()
-    around = [(0, 0), (pad, pad), (pad, pad), (0, 0)]
-    padded = np.pad(images.numpy(), around, "edge")
-    # all the windows of all the images, without a copy: whole rows are then copied at once
-    shape = (count, 2 * pad + 1, 2 * pad + 1, height, width * channels)
-    strides = (*padded.strides[:3], padded.strides[1], 1)
-    windows = np.lib.stride_tricks.as_strided(padded, shape, strides, writeable=False)
-    return torch.from_numpy(windows[np.arange(count), rows, columns].reshape(images.shape))
-
-
-def random_colors(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Brightness of every image times 1 ± `amount`, each of its channels ± half of that, of 1.
-
-    Args:
-        images: uint8 [B, height, width, channels].
-        amount: largest change of brightness.
-        generator: source of the changes.
-
-    Returns:
-        The changed images, same shape and type.
-    """
-    count, channels = images.shape[0], images.shape[3]
-    draw = torch.rand((count, 1, 1, channels + 1), generator=generator, device=generator.device) * 2 - 1
-    draw = draw.to(images.device) * amount
-    pixels = images.float().mul_(1 + draw[..., :1]).add_(127.5 * draw[..., 1:])
-    return pixels.clamp_(0, 255).to(torch.uint8)
-
-
-def augmented(observation: Observation, shift: int, colors: float, generator: torch.Generator) -> Observation:
-    """Observation whose images are changed at random, each on its own; without images it stays as it is.
-
-    Args:
-        observation: of a batch.
-        shift: see `random_shift`; 0 for none.
-        colors: see `random_colors`; 0 for none.
-        generator: source of the changes.
-    """
-    images = observation.get("images")
-    if not images:
-        return observation
-    if shift:
-        images = {name: random_shift(i, shift, generator) for name, i in images.items()}
-    if colors:
-        images = {name: random_colors(i, colors, generator) for name, i in images.items()}
-    return {"state": observation["state"], "images": images}
-
-
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Sample of a tanh-Gaussian and its log-density (SAC, arXiv 1812.05905, appendix C).
 
@@ -447,78 +387,3 @@ class Temperature(nn.Module):
     def forward(self) -> Tensor:
         """→ scalar."""
         return self.log.exp().squeeze()
-
-
-class FlatAdam:
-    """Adam over all parameters of some modules, laid out in one vector: one kernel a step instead of dozens.
-
-    The modules' parameters become views of it; everything else about them stays as usual.
-
-    Args:
-        modules: whose parameters are trained; each parameter belongs to one FlatAdam only.
-        lr: learning rate.
-
-    Attributes:
-        frozen: bool, the vector's entries that `freeze` named; None: none.
-    """
-
-    def __init__(self, modules: Iterable[nn.Module], lr: float) -> None:
-        self.parameters = [parameter for module in modules for parameter in module.parameters()]
-        self.flat = flatten(self.parameters)
-        self.flat.grad = torch.zeros_like(self.flat)
-        self.adam = torch.optim.Adam([self.flat], lr=lr, fused=True)
-        self.frozen: Tensor | None = None
-
-    def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Lets parameters rest from now on, to the last bit: without gradient and moment Adam adds zero.
-
-        An average of frozen weights rests too: a + w (a − a) is a.
-        """
-        chosen = {id(parameter) for parameter in parameters}
-        rests = [torch.full((p.numel(),), id(p) in chosen) for p in self.parameters]
-        self.frozen = torch.cat(rests)
-        self.load_state(self.state())
-
-    def state(self) -> dict[str, Tensor]:
-        """First and second moment and step count."""
-        if not self.adam.state:
-            zero = torch.zeros_like(self.flat)
-            return {"exp_avg": zero, "exp_avg_sq": zero.clone(), "step": torch.zeros(())}
-        return dict(self.adam.state[self.flat])
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `state`; what is frozen has no moments."""
-        own = {name: value.clone() for name, value in state.items()}
-        if self.frozen is not None:
-            for name in ("exp_avg", "exp_avg_sq"):
-                own[name].masked_fill_(self.frozen, 0.0)
-        self.adam.state[self.flat] = own
-
-
-def minimise(loss: Tensor, *optimizers: FlatAdam, clip: float = 0.0) -> None:
-    """One gradient step on `loss` for the parameters of the optimizers, and no others.
-
-    Args:
-        loss: scalar.
-        optimizers: whose parameters move.
-        clip: bound on the gradient's norm per optimizer; 0 for none.
-    """
-    parameters = [parameter for optimizer in optimizers for parameter in optimizer.parameters]
-    gradients = iter(torch.autograd.grad(loss, parameters, materialize_grads=True))
-    for optimizer in optimizers:
-        parts = [next(gradients).reshape(-1) for _ in optimizer.parameters]
-        gradient = torch.cat(parts, out=optimizer.flat.grad)
-        if optimizer.frozen is not None:
-            gradient.masked_fill_(optimizer.frozen, 0.0)
-        if clip:
-            gradient.mul_((clip / torch.linalg.vector_norm(gradient)).clamp_max(1.0))
-        optimizer.adam.step()
-
-
-def flatten(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Moves parameters into one new vector, of which they become views, and returns it."""
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-    parts = flat.split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.data = part.view(parameter.shape)
-    return flat

@@ -21,7 +21,8 @@ from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
 from hilrl_agents.flow import flow_loss, integrate
 from hilrl_agents.imitation import ActionNormalizer, gone_on
-from hilrl_agents.networks import EnsembleMLP, FlatAdam, Handover, fast_bf16, flatten, minimise
+from hilrl_agents.networks import EnsembleMLP, Handover, fast_bf16
+from hilrl_agents.optim import FlatAdam, flatten, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
 from hilrl_agents.warm_start import WarmStart, WarmStartError

@@ -12,18 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hilrl_agents.augmentation import augmented
 from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.config import option
 from hilrl_agents.flow import flow_loss, integrate
 from hilrl_agents.imitation import Imitation, ImitationOptions, gone_on
-from hilrl_agents.networks import (
-    EnsembleMLP,
-    FlatAdam,
-    ObservationEncoder,
-    RunningMean,
-    augmented,
-    minimise,
-)
+from hilrl_agents.networks import EnsembleMLP, ObservationEncoder, RunningMean
+from hilrl_agents.optim import FlatAdam, minimise
 from hilrl_agents.spec import PolicySpec
 
 UNKNOWN, NEGATIVE, POSITIVE = 0, 1, 2

@@ -23,16 +23,14 @@ from hilrl_agents.config import option
 from hilrl_agents.gate import Gate, GateOptions
 from hilrl_agents.networks import (
     EnsembleMLP,
-    FlatAdam,
     GaussianActor,
     PriorActor,
     Temperature,
     bc_loss,
     fast_bf16,
-    flatten,
-    minimise,
     squash,
 )
+from hilrl_agents.optim import FlatAdam, flatten, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
 from hilrl_agents.warm_start import WarmStart, WarmStartError

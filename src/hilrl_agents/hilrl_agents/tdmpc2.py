@@ -21,16 +21,8 @@ from hilrl_agents.agent import Agent, to_batch
 from hilrl_agents.batch import Batch, Observation
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import ConfigError, option
-from hilrl_agents.networks import (
-    EnsembleMLP,
-    FlatAdam,
-    GaussianActor,
-    Handover,
-    RunningMean,
-    flatten,
-    minimise,
-    squash,
-)
+from hilrl_agents.networks import EnsembleMLP, GaussianActor, Handover, RunningMean, squash
+from hilrl_agents.optim import FlatAdam, flatten, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
 from hilrl_agents.warm_start import WarmStart

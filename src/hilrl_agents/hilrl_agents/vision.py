@@ -13,16 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hilrl_agents.augmentation import augmented
 from hilrl_agents.batch import Batch, Observation
 from hilrl_agents.config import option
-from hilrl_agents.networks import (
-    EnsembleMLP,
-    FlatAdam,
-    ObservationEncoder,
-    augmented,
-    bc_loss,
-    minimise,
-)
+from hilrl_agents.networks import EnsembleMLP, ObservationEncoder, bc_loss
+from hilrl_agents.optim import FlatAdam, minimise
 from hilrl_agents.spec import PolicySpec
 
 _versions = itertools.count(1)

@@ -13,7 +13,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hilrl_camera.capture import Capture, device_path
 from hilrl_ros import qos
-from hilrl_ros.contract import ContractError, check_keys, read_yaml
+from hilrl_ros.config import check_keys, read_yaml
+from hilrl_ros.contract import ContractError
 from hilrl_ros.images import from_rgb, to_bytes_field
 from hilrl_ros.node import UserError, declare, param, run
 

@@ -21,7 +21,8 @@ from sensor_msgs.msg import JointState
 
 from hilrl_ros import node as ros_node
 from hilrl_ros import qos
-from hilrl_ros.contract import Contract, load_contract
+from hilrl_ros.contract import Contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.executor import Executor
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import joint_vector

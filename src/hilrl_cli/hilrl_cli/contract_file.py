@@ -53,7 +53,8 @@ def write(out: Path, text: str) -> None:
     Raises:
         UserError: It cannot be written, or is none.
     """
-    from hilrl_ros.contract import ContractError, load_contract
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
 
     if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"--out is {out}, expected a name that ends in .yaml")

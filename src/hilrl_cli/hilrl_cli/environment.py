@@ -41,7 +41,7 @@ def enter() -> None:
 
 def join_graph() -> None:
     """Let this process find the nodes of a launch: set what launch/common.launch.yaml sets for them."""
-    from hilrl_ros.contract import config_folder
+    from hilrl_ros.config import config_folder
 
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config_folder() / "fastdds.xml"))

@@ -144,7 +144,7 @@ def offline_data(paths: list[Path], out: Path, robot: str, task: str) -> str:
     from hilrl_data.bags import EPISODE_FILE
     from hilrl_data.episodes import bags_of
     from hilrl_data.sources import ERRORS, is_lerobot, open_source
-    from hilrl_ros.contract import load_contract
+    from hilrl_ros.contract_reader import load_contract
 
     folders: list[Path] = []
     try:
@@ -172,7 +172,8 @@ def demonstrations(folder: Path, robot: str, task: str) -> Path:
         UserError: It holds none that is whole, or they were recorded with another robot contract or task.
     """
     from hilrl_data.bags import BagError, episode_folders, read_info
-    from hilrl_ros.contract import ContractError, load_contract
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
 
     folder = folder.resolve()
     if (folder / "demos").is_dir():

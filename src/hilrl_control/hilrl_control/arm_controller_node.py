@@ -12,7 +12,7 @@ from trajectory_msgs.msg import JointTrajectory
 from hilrl_control.arm import ArmController, Executed
 from hilrl_control.targets import TargetsNode, interface_param, topic_param
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import floats, joint_vector, nanoseconds
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 

@@ -7,7 +7,7 @@ from rclpy.node import Node
 
 from hilrl_control.mux import Mux
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.node import ask_for_realtime, declare, param, run, steady_ns
 
 

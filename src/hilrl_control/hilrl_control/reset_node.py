@@ -13,7 +13,7 @@ from sensor_msgs.msg import JointState
 
 from hilrl_control.targets import TargetsNode, interface_param, topic_param
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import joint_vector
 from hilrl_ros.node import ask_for_realtime, declare, param, run, steady_ns

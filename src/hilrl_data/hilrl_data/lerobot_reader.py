@@ -29,7 +29,8 @@ from hilrl_data.lerobot_layout import (
 )
 from hilrl_data.mapping import Converter, Mapping
 from hilrl_data.video import VideoReader
-from hilrl_ros.contract import Contract, contract_hash, read_yaml
+from hilrl_ros.config import read_yaml
+from hilrl_ros.contract import Contract, contract_hash
 from hilrl_ros.images import crop_and_resize, from_rgb
 from hilrl_ros.messages import Step, floats, to_time
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hilrl_ros.contract import Contract, StateEntry, check_keys, read_yaml
+from hilrl_ros.config import check_keys, read_yaml
+from hilrl_ros.contract import Contract, StateEntry
 from hilrl_ros.kinematics import Kinematics, matrix_rpy
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."

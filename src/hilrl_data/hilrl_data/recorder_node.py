@@ -12,7 +12,7 @@ from hilrl_data.bags import STEP_TOPICS
 from hilrl_data.recorder import EpisodeRecorder, Message, recorded_types
 from hilrl_data.video import VideoWriter
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.images import to_rgb
 from hilrl_ros.messages import message_class, nanoseconds
 from hilrl_ros.node import declare, param, run

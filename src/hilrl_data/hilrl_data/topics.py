@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from hilrl_data.recorder import recorded_types
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

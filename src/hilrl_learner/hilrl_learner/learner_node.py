@@ -19,7 +19,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.images import to_bytes_field
 from hilrl_ros.messages import floats, seconds, to_time
 from hilrl_ros.node import UserError, declare, param, run, step_back

@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hilrl_agents.networks import random_shift
+from hilrl_agents.augmentation import random_shift
 from hilrl_reward.evaluation import Evaluation
 from hilrl_reward.labels import Frames
 from hilrl_ros.contract import Contract

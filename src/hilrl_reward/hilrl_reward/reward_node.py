@@ -15,7 +15,8 @@ from rclpy.node import Node
 
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros import qos
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import floats, named_entries, observation_arrays
 from hilrl_ros.node import UserError, declare, param, run, step_back
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hilrl_ros.contract import ContractError, check_keys, find_config, read_yaml
+from hilrl_ros.config import check_keys, find_config, read_yaml
+from hilrl_ros.contract import ContractError
 
 _KEYS = ("algorithm", "chunk_size", "warm_start")
 

@@ -11,7 +11,7 @@ from visualization_msgs.msg import InteractiveMarkerFeedback, InteractiveMarkerU
 from visualization_msgs.srv import GetInteractiveMarkers
 
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.node import declare, param, run
 from hilrl_rviz.handles import SIDES, dragged, interactive_markers, poses
 

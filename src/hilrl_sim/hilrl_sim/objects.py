@@ -12,7 +12,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hilrl_ros.contract import ContractError, Task, check_keys
+from hilrl_ros.config import check_keys
+from hilrl_ros.contract import ContractError, Task
 
 SHAPES = {  # edge lengths; radius; radius and height
     "box": (3, mujoco.mjtGeom.mjGEOM_BOX),

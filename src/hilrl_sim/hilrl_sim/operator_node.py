@@ -12,7 +12,9 @@ from sensor_msgs.msg import Joy
 
 from hilrl_reward.terms import RewardFunction
 from hilrl_ros import qos
-from hilrl_ros.contract import EE_AXES, find_config, load_contract
+from hilrl_ros.config import find_config
+from hilrl_ros.contract import EE_AXES
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import floats, named_entries
 from hilrl_ros.node import UserError, declare, param, run
 from hilrl_sim.expert import Operator

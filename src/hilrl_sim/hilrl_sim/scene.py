@@ -14,7 +14,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hilrl_ros.contract import Contract, ContractError, Task, check_keys
+from hilrl_ros.config import check_keys
+from hilrl_ros.contract import Contract, ContractError, Task
 from hilrl_ros.kinematics import Kinematics, arm_spec, model_joints
 
 from .objects import ARM_BITS, NO_BITS, TABLE_BITS, add_object, scene_objects, set_joint

@@ -11,7 +11,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hilrl_ros.contract import ContractError, Task, check_keys
+from hilrl_ros.config import check_keys
+from hilrl_ros.contract import ContractError, Task
 
 VARIATION_KEYS = ("light", "lamp_position", "color", "camera_position", "camera_angle")
 

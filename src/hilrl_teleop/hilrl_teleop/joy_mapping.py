@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hilrl_ros.contract import EE_AXES, ContractError, check_keys, read_yaml
+from hilrl_ros.config import check_keys, read_yaml
+from hilrl_ros.contract import EE_AXES, ContractError
 from hilrl_teleop.readings import EVENTS, SUCCESS_RELEASED
 
 

@@ -8,7 +8,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from hilrl_ros import qos
-from hilrl_ros.contract import find_config
+from hilrl_ros.config import find_config
 from hilrl_ros.node import ask_for_realtime, declare, param, run
 from hilrl_teleop.joy_mapping import JoyMapping
 from hilrl_teleop.readings import event, reading

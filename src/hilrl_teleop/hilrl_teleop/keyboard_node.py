@@ -11,7 +11,8 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 
 from hilrl_ros import qos
-from hilrl_ros.contract import EE_AXES, find_config
+from hilrl_ros.config import find_config
+from hilrl_ros.contract import EE_AXES
 from hilrl_ros.node import declare, param, run
 from hilrl_teleop.keys import KeyDecoder, KeyMapping, Keys
 from hilrl_teleop.readings import event, reading

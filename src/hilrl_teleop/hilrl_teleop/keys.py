@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hilrl_ros.contract import EE_AXES, ContractError, check_keys, read_yaml
+from hilrl_ros.config import check_keys, read_yaml
+from hilrl_ros.contract import EE_AXES, ContractError
 from hilrl_teleop.readings import EVENTS
 
 SPEEDS = (0.125, 0.25, 0.5, 1.0)  # shares of the contract's full motion

@@ -12,7 +12,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import joint_vector
 from hilrl_ros.node import UserError, ask_for_realtime, declare, param, run
 from hilrl_teleop.leader import PUSH, Leader, LeaderArm, LeaderError, Stirring

@@ -10,7 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import urdf_text
 from so101_description.ros2_control import with_ros2_control
 

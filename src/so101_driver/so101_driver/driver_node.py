@@ -15,7 +15,7 @@ from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.lifecycle import survive_invalid_transitions
 from hilrl_ros.messages import read_trajectory, to_time

@@ -97,7 +97,8 @@ def imitated(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train on recorded episodes, as the learner does before a run begins; return what to note of it."""
     from hilrl_data.bags import BagError
     from hilrl_learner.learner import Learner, LearnerSettings
-    from hilrl_ros.contract import ContractError, load_contract
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
     from hilrl_ros.settings import load_agent_settings
 
     if not arguments.data:
@@ -163,7 +164,8 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from hilrl_agents.lerobot_process import LeRobot, LeRobotProcessError, find_python
     from hilrl_cli import lerobot_contract
     from hilrl_data.sources import ERRORS
-    from hilrl_ros.contract import find_config, load_contract
+    from hilrl_ros.config import find_config
+    from hilrl_ros.contract_reader import load_contract
 
     robot, units, known = arguments.robot, (), {}
     try:

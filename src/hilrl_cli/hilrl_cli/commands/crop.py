@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Choose a crop for each recorded camera, write the contract."""
     environment.enter()
-    from hilrl_ros.contract import ContractError, find_config, load_contract
+    from hilrl_ros.config import find_config
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
 
     try:
         source = find_config("robots", arguments.robot)

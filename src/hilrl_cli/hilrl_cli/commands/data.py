@@ -236,7 +236,8 @@ def described(path: Path, robot: str | None, task: str | None) -> tuple[Contract
     from hilrl_data.episodes import bags_of
     from hilrl_data.lerobot_reader import own_contract
     from hilrl_data.sources import is_lerobot
-    from hilrl_ros.contract import contract_from_dict, load_contract
+    from hilrl_ros.contract import contract_from_dict
+    from hilrl_ros.contract_reader import load_contract
 
     if robot is None and task is None and is_lerobot(path) and (own := own_contract(path)):
         return contract_from_dict(own), load_contract(ROBOT, TASK)[1]

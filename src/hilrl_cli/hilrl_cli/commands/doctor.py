@@ -88,7 +88,7 @@ def ros() -> Iterator[Finding]:
     distro = os.environ.get("ROS_DISTRO", "jazzy").capitalize()
     yield Finding("ROS 2", FINE, f"{distro} with {name}, domain {os.environ.get('ROS_DOMAIN_ID', '0')}")
     try:
-        from hilrl_ros.contract import load_contract
+        from hilrl_ros.contract_reader import load_contract
         from hilrl_ros.kinematics import find_model
 
         find_model(load_contract("so101")[0].model)

@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     environment.enter()
     if arguments.save:
         return save(arguments)
-    from hilrl_ros.contract import ContractError, find_config, load_contract
+    from hilrl_ros.config import find_config
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
     from hilrl_ros.kinematics import Kinematics
     from so101_driver.calibration import Calibration, CalibrationError
 
@@ -91,7 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def save(arguments: argparse.Namespace) -> int:
     """Write a contract with the box of the running arm controller; everything else stays."""
-    from hilrl_ros.contract import ContractError, find_config, load_contract
+    from hilrl_ros.config import find_config
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
     from hilrl_ros.kinematics import Kinematics
 
     try:

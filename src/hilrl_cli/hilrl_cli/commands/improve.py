@@ -142,7 +142,8 @@ def method(policy: Path, agent: str | None, alone: bool, robot: str, task: str) 
     """
     from hilrl_agents import AGENTS, CheckpointError, ConfigError, read_checkpoint
     from hilrl_agents.registry import check_start
-    from hilrl_ros.contract import ContractError, load_contract
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
     from hilrl_ros.settings import load_agent_settings
 
     try:

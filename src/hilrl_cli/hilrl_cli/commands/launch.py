@@ -83,7 +83,8 @@ def check(values: dict[str, str | None]) -> None:
     Raises:
         UserError: One of them does not fit.
     """
-    from hilrl_ros.contract import ContractError, load_contract
+    from hilrl_ros.contract import ContractError
+    from hilrl_ros.contract_reader import load_contract
     from hilrl_ros.settings import load_agent_settings
 
     try:

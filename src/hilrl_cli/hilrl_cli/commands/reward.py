@@ -125,7 +125,7 @@ def _label(arguments: argparse.Namespace) -> int:
 def _contract(arguments: argparse.Namespace, folder: Path) -> tuple[Contract, Task]:
     """Return the contract and task of the named robot and task, else of the run that a folder is or lies in."""
     from hilrl_actor.curves import RunError, read_summary
-    from hilrl_ros.contract import load_contract
+    from hilrl_ros.contract_reader import load_contract
 
     names = {"robot": arguments.robot, "task": arguments.task}
     if None in names.values():

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from hilrl_ros.contract import ContractError, load_contract
+from hilrl_ros.contract import ContractError
+from hilrl_ros.contract_reader import load_contract
 
 from .bridge import make_bridge
 from .release import RELEASES, release_named

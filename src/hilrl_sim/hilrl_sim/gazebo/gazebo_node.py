@@ -21,7 +21,7 @@ from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from hilrl_ros import qos
-from hilrl_ros.contract import load_contract
+from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.kinematics import Kinematics
 from hilrl_ros.messages import joint_vector, nanoseconds, read_trajectory, to_time
 from hilrl_ros.node import declare, param, run
