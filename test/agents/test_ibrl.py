@@ -52,7 +52,7 @@ def test_warm_critics_choose_between_prior_and_actor():
 
 def test_what_is_learnt_acts_unexplored_only_when_it_has_earned_it():
     agent = ibrl(critic_warmup=1, gate_episodes=2)
-    agent.episode_over(1.0, False)  # the prior's
+    agent.episode_over(1.0)  # the prior's
     for step in range(2):
         agent.update(random_batch(SEEN, 8, seed=step))
     acts(agent, [0.5, 0.0])
@@ -65,9 +65,9 @@ def test_what_is_learnt_acts_unexplored_only_when_it_has_earned_it():
         return agent.act(observation, False)[0, 0]
 
     for earned in (0.0, 1.0):
-        agent.episode_over(earned, False)
+        agent.episode_over(earned)
         assert unexplored() == -0.5
-    agent.episode_over(1.0, False)
+    agent.episode_over(1.0)
     assert unexplored() == pytest.approx(0.5)
 
 

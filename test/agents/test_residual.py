@@ -177,12 +177,12 @@ def test_without_a_prior_or_in_chunks_it_is_refused_in_one_sentence():
 
 
 def passes(gate, *earned):
-    return [gate.passes(value, helped=False, prior_acted=False) for value in earned]
+    return [gate.passes(value, prior_acted=False) for value in earned]
 
 
 def test_the_gate_opens_when_the_newest_episodes_earned_what_the_priors_did():
     gate = Gate(episodes=4, margin=0.1)
-    assert not any(gate.passes(value, False, prior_acted=True) for value in (1.0, 0.0, 1.0, 0.0))  # 0.5
+    assert not any(gate.passes(value, prior_acted=True) for value in (1.0, 0.0, 1.0, 0.0))  # 0.5
     assert passes(gate, 1.0, 1.0, 1.0) == [False] * 3  # too few
     assert passes(gate, 0.0) == [True]  # 0.75
     assert passes(gate, 0.0, 1.0) == [False, False]  # 0.5, 0.5: less than 0.65
@@ -191,51 +191,38 @@ def test_the_gate_opens_when_the_newest_episodes_earned_what_the_priors_did():
 
 def test_the_gates_bar_never_falls_below_the_prior():
     gate = Gate(episodes=2, margin=0.5)
-    gate.passes(0.8, False, prior_acted=True)
+    gate.passes(0.8, prior_acted=True)
     assert passes(gate, 0.8, 0.8, 0.7) == [False, True, False]
 
 
 def test_a_prior_that_was_measured_is_the_gates_bar_whatever_it_earned_explored():
     gate = Gate(episodes=2, margin=0.5)
-    gate.passes(0.0, False, prior_acted=True)
+    gate.passes(0.0, prior_acted=True)
     gate.measured(0.6)
-    gate.passes(0.0, False, prior_acted=True)
+    gate.passes(0.0, prior_acted=True)
     assert passes(gate, 0.5, 0.5, 0.7) == [False, False, True]
     gate.measured(0.1)
     assert passes(gate, 0.4, 0.4) == [False, False]
 
 
-@pytest.mark.parametrize(("alone", "bar"), [(0.3, 0.4), (0.45, 0.45)])
-def test_where_a_person_helps_the_bar_is_what_the_prior_earned_so_or_alone(alone, bar):
-    gate = Gate(episodes=1, margin=0.5)
-    gate.measured(alone)
-    gate.passes(0.2, True, prior_acted=True)
-    gate.passes(0.6, False, prior_acted=True)
-    gate.measured(0.9)
-    assert [gate.passes(value, True, prior_acted=False) for value in (bar - 0.01, bar + 0.01)] == [
-        False,
-        True,
-    ]
-
-
 def test_a_warm_started_policy_takes_over_only_through_the_gate():
     agent = residual(gate_episodes=2, critic_warmup=0, policy_update_freq=1, policy_average=1.0)
     observation = seen([1, 1, 1], [0.1, 0.2])
-    agent.episode_over(0.5, False)  # the prior's
+    agent.episode_over(0.5)  # the prior's
     for step in range(5):
         agent.update(random_batch(SEEN, 8, seed=step))
     prior = np.array([[0.1, 0.2]], np.float32)
-    agent.episode_over(0.4, False)
-    agent.episode_over(0.4, False)
+    agent.episode_over(0.4)
+    agent.episode_over(0.4)
     np.testing.assert_array_equal(agent.act(observation, False), prior)
-    agent.episode_over(0.9, False)
+    agent.episode_over(0.9)
     assert not np.array_equal(agent.act(observation, False), prior)
 
 
 def test_the_gate_is_part_of_what_is_resumed(tmp_path):
     agent = residual(gate_episodes=3)
     for earned in (1.0, 0.5):
-        agent.episode_over(earned, False)
+        agent.episode_over(earned)
     save_checkpoint(tmp_path / "c", agent)
     loaded, _ = load_checkpoint(tmp_path / "c")
-    assert float(loaded.gate.bar) == 0.75 and int(loaded.gate.first_count) == 2
+    assert float(loaded.gate.prior) == 0.75 and int(loaded.gate.prior_count) == 2

@@ -215,12 +215,11 @@ class Agent(abc.ABC):
             earned: mean sum of the rewards of an episode.
         """
 
-    def episode_over(self, earned: float, helped: bool) -> None:  # noqa: B027
+    def episode_over(self, earned: float) -> None:  # noqa: B027
         """Takes note of an episode of training whose transitions `update` has had.
 
         Args:
-            earned: sum of its rewards, by the share of its steps that no person acted.
-            helped: a person acted.
+            earned: sum of its rewards; 0 where a person helped.
         """
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hilrl_agents.config import option
 
@@ -14,9 +14,8 @@ class GateOptions:
 
     gate_episodes: int = option(
         20,
-        "Newest episodes of training, explored, that must have earned as much as the prior did before what was learnt "
-        "since acts where nothing is explored too; where a person helped, an episode earned its rewards by the share "
-        "of the steps that were the policy's; 0: it acts at once",
+        "Newest episodes of training, explored and without a person's help, that must have earned as much as the "
+        "prior did before what was learnt since acts where nothing is explored too; 0: it acts at once",
         "episodes",
         low=0,
     )
@@ -31,8 +30,8 @@ class GateOptions:
 class Gate(nn.Module):
     """Compares what episodes earned; all of it is state, so that a resumed run goes on with it.
 
-    The first bar is what the prior earned when it was measured; explored it earns less, so what passes is better.
-    Unmeasured, or with a person there who helps, it is at least what the first episodes earned, which are the prior's.
+    The first bar is what the prior earned when it was measured, else the mean of the first episodes, which are the
+    prior's, explored: few, and worse than it is.
 
     Args:
         episodes: `GateOptions.gate_episodes`, at least 1.
@@ -44,42 +43,37 @@ class Gate(nn.Module):
         self.margin = margin
         self.register_buffer("newest", torch.zeros(episodes))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # of those
-        self.register_buffer("first", torch.zeros(()))  # mean of the prior's
-        self.register_buffer("first_count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("helped", torch.tensor(False))  # a person helped in those
-        self.register_buffer("alone", torch.tensor(-torch.inf))  # what the prior was measured to earn
-        self.register_buffer("handed", torch.tensor(-torch.inf))  # what was earned at the last hand-over
-
-    @property
-    def bar(self) -> Tensor:
-        """What the newest episodes must have earned on average."""
-        bar = torch.maximum(self.alone, self.handed - self.margin)
-        return torch.maximum(bar, self.first) if self.helped or self.alone.isinf() else bar
+        self.register_buffer("prior", torch.zeros(()))  # mean of the prior's
+        self.register_buffer("prior_count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("bar", torch.zeros(()))
+        self.register_buffer("known", torch.tensor(False))  # the prior was measured
 
     @torch.no_grad()
     def measured(self, earned: float) -> None:
         """Notes what the prior earns on average; too late when it is known, or what is learnt has acted."""
-        if self.alone.isinf() and not self.count:
-            self.alone.fill_(earned)
+        if not self.known and not self.count:
+            self.prior.fill_(earned)
+            self.bar.fill_(earned)
+            self.known.fill_(True)
 
     @torch.no_grad()
-    def passes(self, earned: float, helped: bool, prior_acted: bool) -> bool:
+    def passes(self, earned: float, prior_acted: bool) -> bool:
         """Notes an episode of training; returns whether what learnt since may take over.
 
         Args:
-            earned: sum of its rewards, by the share of its steps that no person acted.
-            helped: a person acted.
+            earned: sum of its rewards; 0 where a person helped.
             prior_acted: the learner had not moved the policy yet.
         """
         if prior_acted:
-            self.first_count += 1
-            self.first += (earned - self.first) / self.first_count
-            self.helped |= helped
+            if not self.known:
+                self.prior_count += 1
+                self.prior += (earned - self.prior) / self.prior_count
+                self.bar.copy_(self.prior)
             return False
         self.newest[int(self.count) % len(self.newest)] = earned
         self.count += 1
         mean = self.newest.mean()
         if self.count < len(self.newest) or mean < self.bar:
             return False
-        self.handed.copy_(mean)
+        self.bar.copy_(torch.maximum(self.prior, mean - self.margin))
         return True

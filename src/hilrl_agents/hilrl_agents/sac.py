@@ -197,10 +197,9 @@ class SAC(Agent):
             self.gate.measured(earned)
 
     @torch.no_grad()
-    def episode_over(self, earned: float, helped: bool) -> None:
+    def episode_over(self, earned: float) -> None:
         """Hands over to what is learnt if the gate lets it pass."""
-        prior_acted = self.updates <= self.config.critic_warmup
-        if self.gate is not None and self.gate.passes(earned, helped, prior_acted):
+        if self.gate is not None and self.gate.passes(earned, self.updates <= self.config.critic_warmup):
             self.hand_over()
 
     def hand_over(self) -> None:

@@ -62,31 +62,26 @@ class Earnings:
 
     def __init__(self) -> None:
         self._episode: int | None = None
-        self._sum, self._helped = 0.0, 0
-        # number of an episode's last transition, what it earned, whether a person helped
-        self._over: deque[tuple[int, float, bool]] = deque()
+        self._sum, self._helped = 0.0, False
+        self._over: deque[tuple[int, float]] = deque()  # number of an episode's last transition, and its sum
 
     def add(self, msg: Transition) -> None:
         """Take the next transition."""
         if msg.observation.step == 0:
-            self._episode, self._sum, self._helped = msg.observation.episode, 0.0, 0
+            self._episode, self._sum, self._helped = msg.observation.episode, 0.0, False
         elif msg.observation.episode != self._episode:
             self._episode = None  # its beginning is missing, or it went on with another learner
             return
         self._sum += msg.reward
-        self._helped += msg.controller == Action.PERSON
+        self._helped |= msg.controller == Action.PERSON
         if msg.terminated or msg.truncated:
-            own = 1 - self._helped / (msg.observation.step + 1)
-            self._over.append((msg.seq, self._sum * own, self._helped > 0))
+            self._over.append((msg.seq, 0.0 if self._helped else self._sum))
             self._episode = None
 
-    def until(self, seq: int) -> Iterator[tuple[float, bool]]:
-        """Give, once, of each episode that ended with this transition or before: what it earned, who helped.
-
-        That is the sum of its rewards, by the share of its steps that no person acted, and whether one did.
-        """
+    def until(self, seq: int) -> Iterator[float]:
+        """Give, once, what each episode earned that ended with this transition or before; 0 where a person helped."""
         while self._over and self._over[0][0] <= seq:
-            yield self._over.popleft()[1:]
+            yield self._over.popleft()[1]
 
 
 class Learner:
@@ -281,8 +276,8 @@ class Learner:
                 self.agent.path,
             )
         self.metrics = self.agent.update(batch)
-        for earned, helped in self.earnings.until(self.learnt_seq):
-            self.agent.episode_over(earned, helped)
+        for earned in self.earnings.until(self.learnt_seq):
+            self.agent.episode_over(earned)
         self.recent.append(time.monotonic())
 
     def next_weights(self) -> tuple[int, bytes]:
