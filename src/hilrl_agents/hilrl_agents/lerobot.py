@@ -153,13 +153,14 @@ def read_lerobot_policy(folder: str | Path, native: bool = True) -> LeRobotPolic
 
 
 def _policy(folder: Path, kind: str, config: dict[str, Any], where: str) -> LeRobotPolicy:
+    native = kind != LeRobot.name
     inputs, outputs = config["input_features"], config["output_features"]
     known = {name: of["shape"] for name, of in inputs.items()}
-    if kind == LeRobot.name:
+    if not native:
         given = _given_names(folder)
         known = {given.get(n, n): shape for n, shape in known.items() if not n.startswith(_EMPTY)}
     cameras = {n.removeprefix(IMAGES): s for n, s in known.items() if n.startswith(IMAGES)}
-    vectors = (STATE,) if kind == LeRobot.name else (STATE, ENVIRONMENT)
+    vectors = (STATE, ENVIRONMENT) if native else (STATE,)
     unknown = [n for n in known if n not in vectors and not n.startswith(IMAGES)]
     wrong = [n for n, shape in cameras.items() if len(shape) != 3 or shape[0] != 3]
     if STATE not in known or unknown or wrong:
@@ -175,10 +176,10 @@ def _policy(folder: Path, kind: str, config: dict[str, Any], where: str) -> LeRo
         raise LeRobotError(f"{where}: its outputs are {', '.join(outputs)}; expected {ACTION}")
     frames = config["n_obs_steps"]
     features = {**inputs, **outputs}
-    if kind == LeRobot.name:
-        chunk_size, features = 1, {name: features[name] for name in (STATE, ACTION)}
-    else:
+    if native:
         chunk_size = config["chunk_size"] if kind == "act" else config["horizon"] - frames + 1
+    else:
+        chunk_size, features = 1, {name: features[name] for name in (STATE, ACTION)}
     crop = config.get("crop_shape") if kind == "diffusion" else None
     return LeRobotPolicy(
         folder=folder,
@@ -191,7 +192,7 @@ def _policy(folder: Path, kind: str, config: dict[str, Any], where: str) -> LeRo
         crops={name: _middle(shape[1:], crop) for name, shape in cameras.items()} if crop else {},
         frames=frames,
         chunk_size=chunk_size,
-        statistics=_statistics(folder, features, kind != LeRobot.name),
+        statistics=_statistics(folder, features, native),
     )
 
 
