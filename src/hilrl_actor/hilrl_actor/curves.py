@@ -149,18 +149,8 @@ def draw(curves: Sequence[Curve], path: Path, window: int = 20) -> None:
                 *zip(*measured, strict=True), marker="D", linestyle=line, color=color, markeredgecolor="black"
             )
         if curve.bc_rate is not None:
-            axes[0].axhline(curve.bc_rate, color=color, linestyle="--", linewidth=1)
-            axes[0].annotate(
-                f"imitation alone {curve.bc_rate:.0%}",
-                (0.01, curve.bc_rate),
-                xycoords=axes[0].get_yaxis_transform(),
-                xytext=(0, -2),
-                textcoords="offset points",
-                ha="left",
-                va="top",
-                fontsize=8,
-                color=color,
-            )
+            label = f"imitation alone {curve.bc_rate:.0%}"
+            axes[0].axhline(curve.bc_rate, color=color, linestyle="--", linewidth=1, label=label)
     if any(curve.evaluations for curve in curves):
         axes[0].plot([], [], "D", color="none", markeredgecolor="black", label="evaluation, policy alone")
     axes[2].set_ylim(bottom=min(0.0, axes[2].get_ylim()[0]))
