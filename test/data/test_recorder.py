@@ -220,6 +220,24 @@ def test_the_node_records_a_demonstration_and_deletes_a_discarded_one(make_graph
     assert json.loads((folder / "episode.json").read_text())["success"] is True
 
 
+def test_the_node_keeps_an_episode_that_went_by_while_it_was_busy(make_graph, tmp_path):
+    graph = make_graph(robot=ROBOT, task=TASK_FILE, runs_dir=tmp_path, camera="''")
+    graph.add(RecorderNode())
+    recordings = graph.listen(Recording, "recording", qos.STEP)
+    episode = graph.publisher(Episode, "episode", qos.LATCHED)
+    kinds = {"observation": Observation, "executed_action": Action, "reward": Reward}
+    publishers = {topic: graph.publisher(kind, topic, qos.STEP) for topic, kind in kinds.items()}
+    graph.connect()
+    msg = announcement(1)
+    msg.run = "run"
+    episode.publish(msg)
+    for topic, items in episode_messages(1, 200, start_ns=START).items():
+        for part in items:
+            publishers[topic].publish(part)  # nobody spins meanwhile
+    graph.until(lambda: recordings)
+    assert (recordings[0].episode, recordings[0].complete) == (1, True)
+
+
 def test_the_node_does_not_listen_to_what_it_does_not_record(make_graph, tmp_path):
     graph = make_graph(robot=ROBOT, task=TASK_FILE, runs_dir=tmp_path, camera="''")
     graph.add(RecorderNode())

@@ -110,7 +110,7 @@ class SessionNode(Node):
 
         self.publisher = self.create_publisher(Episode, "episode", qos.LATCHED)
         self.reset = self.create_client(Reset, "reset_episode")
-        self.create_subscription(Reward, "reward", self.on_reward, qos.STEP)
+        self.create_subscription(Reward, "reward", self.on_reward, qos.STEP_ASIDE)
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
         self.create_subscription(LearnerStatus, "learner_status", self.on_learner, qos.LATCHED)
         self.create_subscription(ActorStatus, "actor_status", self.on_actor, qos.LATCHED)

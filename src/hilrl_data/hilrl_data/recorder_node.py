@@ -8,7 +8,7 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
-from hilrl_data.bags import STEP_TOPICS
+from hilrl_data.bags import STEP_TOPICS, typestore_for
 from hilrl_data.recorder import EpisodeRecorder, Message, recorded_types
 from hilrl_data.video import VideoWriter
 from hilrl_ros import qos
@@ -63,6 +63,8 @@ class RecorderNode(Node):
         types = recorded_types(self.contract)
         self.raw_types = {t: types[t] for t in STEP_TOPICS} if self.params.steps_alone else types
         self.raw_subscriptions: list = []
+        for type_name in ("hilrl_msgs/msg/Episode", *types.values()):
+            typestore_for(type_name)  # takes a tenth of a second: no sensor's message shall be missed by it
         self.create_subscription(OperatorEvent, "operator_event", self.on_event, qos.STEP)
         # from the beginning: connecting takes a moment, and the first episode shall be whole
         self.listen(True)
@@ -88,7 +90,7 @@ class RecorderNode(Node):
         """Subscribe to what is recorded only while something is recorded: it costs time at every step."""
         if wanted and not self.raw_subscriptions:
             for topic, type_name in self.raw_types.items():
-                profile = qos.STEP if topic in STEP_TOPICS else qos.SENSOR
+                profile = qos.STEP_ASIDE if topic in STEP_TOPICS else qos.SENSOR
                 self.raw_subscriptions.append(
                     self.create_subscription(
                         message_class(type_name),

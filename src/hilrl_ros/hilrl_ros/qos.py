@@ -20,6 +20,15 @@ STEP = QoSProfile(
     durability=DurabilityPolicy.VOLATILE,
 )
 
+# The same, as read by those whom the loop does not wait for (recorder, session): in lockstep it makes more than a
+# hundred steps a second, also while a disk is slow.
+STEP_ASIDE = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1000,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
+
 # Transitions: the learner may be busy or starting; the actor sends again what is not acknowledged.
 TRANSITIONS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
