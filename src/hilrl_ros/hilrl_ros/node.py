@@ -15,16 +15,19 @@ from typing import Any, TypeVar
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
 from hilrl_ros.executor import Executor
 
 P = TypeVar("P")
 _SIGNAL_S = 0.2  # how long a signal may wait
+_HEARD_S = 0.5  # how long a node's last words may take
 _KINDS = {
     int: "a whole number",
     float: "a number (as 1.0)",
@@ -132,6 +135,11 @@ def ask_for_realtime(node: Node, wanted: bool, priority: int = 10) -> None:
             "no real-time priority (SCHED_FIFO is not allowed here): a busy machine may delay the control loop; "
             "allow it with 'rtprio 10' for your user in /etc/security/limits.conf"
         )
+
+
+def heard(publisher: Publisher) -> None:
+    """Wait until all that was published has arrived, a moment at most; what a node says last may else end with it."""
+    publisher.wait_for_all_acked(Duration(seconds=_HEARD_S))
 
 
 def step_back() -> None:

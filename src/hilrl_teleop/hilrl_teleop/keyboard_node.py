@@ -13,7 +13,7 @@ from std_msgs.msg import Bool
 from hilrl_ros import qos
 from hilrl_ros.config import find_config
 from hilrl_ros.contract import EE_AXES
-from hilrl_ros.node import declare, param, run
+from hilrl_ros.node import declare, heard, param, run
 from hilrl_teleop.keys import KeyDecoder, KeyMapping, Keys
 from hilrl_teleop.readings import event, reading
 from hilrl_teleop.terminal import Terminal
@@ -54,9 +54,9 @@ class KeyboardNode(Node):
         self.decoder = KeyDecoder()
         self.finished = False
         if self.params.drives == "tip":
-            self.actions = self.create_publisher(Action, "teleop/action", qos.STEP)
+            self.publisher = self.create_publisher(Action, "teleop/action", qos.STEP)
         else:
-            self.deadman = self.create_publisher(Bool, "teleop/deadman", qos.STEP)
+            self.publisher = self.create_publisher(Bool, "teleop/deadman", qos.STEP)
         self.events = self.create_publisher(OperatorEvent, "operator_event", qos.STEP)
         self.terminal = terminal or Terminal()
         self.terminal.print(self.keys.mapping.help())
@@ -82,9 +82,9 @@ class KeyboardNode(Node):
         """Publish one reading."""
         if self.params.drives == "tip":
             stamp = self.get_clock().now().to_msg()
-            self.actions.publish(reading(self.get_name(), stamp, self.keys.held, motion))
+            self.publisher.publish(reading(self.get_name(), stamp, self.keys.held, motion))
         else:
-            self.deadman.publish(Bool(data=self.keys.held))
+            self.publisher.publish(Bool(data=self.keys.held))
 
     def status(self, motion: Sequence[float]) -> str:
         """Return the status line."""
@@ -98,6 +98,7 @@ class KeyboardNode(Node):
         """Let go, and give the terminal back."""
         self.keys.held = False
         self.publish([0.0] * len(EE_AXES))
+        heard(self.publisher)
         self.terminal.close()
 
 

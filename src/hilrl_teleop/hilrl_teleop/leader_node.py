@@ -14,7 +14,7 @@ from std_msgs.msg import Bool
 from hilrl_ros import qos
 from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import joint_vector
-from hilrl_ros.node import UserError, ask_for_realtime, declare, param, run
+from hilrl_ros.node import UserError, ask_for_realtime, declare, heard, param, run
 from hilrl_teleop.leader import PUSH, Leader, LeaderArm, LeaderError, Stirring
 from hilrl_teleop.readings import reading
 from so101_driver.bus import BusError
@@ -194,6 +194,7 @@ class LeaderNode(Node):
             self.arm.close()
         except BusError as error:
             self.get_logger().error(f"the leader arm may still have torque: {error}")
+        heard(self.actions)
 
 
 def main() -> None:
