@@ -129,6 +129,23 @@ def test_what_nobody_showed_is_not_imitated(name):
         assert all(torch.equal(t, before[key]) for key, t in agent.policy_state().items())
 
 
+@pytest.mark.parametrize("name", ["act", "bc", "diffusion", "flow", "recap"])
+def test_an_update_is_as_many_gradient_steps_as_utd_ratio_says(name):
+    spec = PolicySpec(2, 1, horizon=2)
+    small = {"recap": {"hidden": [8], "value_hidden": [8]}, "bc": {"hidden": [8]}} | SMALL
+    whole, parts = (
+        make_agent(name, spec, small[name] | {"batch_size": 4, "utd_ratio": utd}) for utd in (2, 1)
+    )
+    batch = random_batch(spec, whole.batch_size)
+    whole.update(batch)
+    for part in batch.split(2):
+        parts.update(part)
+    assert whole.updates == 1
+    assert all(
+        torch.equal(whole.state()[key], value) for key, value in parts.state().items() if "policy" in key
+    )
+
+
 def test_padding_goes_on_with_the_last_real_step():
     batch = two_rows([3, 1], [[True, False, True], [True, False, False]])
     action, weight = gone_on(batch)

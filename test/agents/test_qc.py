@@ -282,6 +282,18 @@ def test_a_checkpoint_goes_on_bit_for_bit(name, encoder, tmp_path):
 
 
 @both
+def test_utd_ratio_counts_the_steps_of_critic_and_policy_alike(name):
+    once, parts = (agent_for(name, utd_ratio=utd, batch_size=8) for utd in (2, 1))
+    batch = random_batch(SPEC, 16)
+    once.update(batch)
+    for part in batch.split(2):
+        parts.update(part)
+    state, other = once.state(), parts.state()
+    assert once.updates == 1
+    assert all(torch.equal(state[key], other[key]) for key in state if key.startswith(("policy", "critic")))
+
+
+@both
 def test_pretraining_imitates_and_leaves_the_critic_alone(name):
     agent = agent_for(name, learning_rate=1e-2, hidden=[32])
     before = agent.state()

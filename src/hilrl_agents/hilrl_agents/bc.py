@@ -26,6 +26,7 @@ class BCConfig(ChunkOptions, ImageOptions):
     """Options of `bc`."""
 
     batch_size: int = option(256, "Rows of one gradient step", "rows", low=1)
+    utd_ratio: int = option(1, "Gradient steps per update", low=1)
     hidden: tuple = option((256, 256), "Hidden layers of the policy")
     learning_rate: float = option(3e-4, "Adam's step size", low=0)
     exploration_std: float = option(0.1, "Noise on explored actions, before tanh; 0 for none", low=0)
@@ -52,8 +53,8 @@ class BC(Agent):
 
     @property
     def batch_size(self) -> int:
-        """Rows of one update."""
-        return self.config.batch_size
+        """Rows of one update: `batch_size` for each of its `utd_ratio` steps."""
+        return self.config.batch_size * self.config.utd_ratio
 
     @torch.no_grad()
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
@@ -66,15 +67,12 @@ class BC(Agent):
         return unfold(torch.tanh(mean), self.spec.horizon)[0].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One step on the steps that a person acted (HG-DAgger, algorithm 1)."""
+        """`utd_ratio` steps on the steps that a person acted (HG-DAgger, algorithm 1)."""
         self.updates += 1
-        return self._step(batch)
+        return [self.pretrain(part) for part in batch.split(self.config.utd_ratio)][-1]
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step on what a person did in the batch."""
-        return self._step(batch)
-
-    def _step(self, batch: Batch) -> dict[str, float]:
         c = self.config
         observation = augmented(batch.observation, c.image_shift, c.image_colors, self.generator)
         mean = self.policy(self.encoder(observation))[0]

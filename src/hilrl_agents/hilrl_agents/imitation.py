@@ -27,6 +27,7 @@ class ImitationOptions(ChunkOptions, ImageOptions):
     """Options of every imitation policy."""
 
     batch_size: int = option(64, "Rows of one gradient step", "rows", low=1)
+    utd_ratio: int = option(1, "Gradient steps per update", low=1)
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
     )
@@ -110,8 +111,8 @@ class Imitation(Agent):
 
     @property
     def batch_size(self) -> int:
-        """Rows of one update."""
-        return self.config.batch_size
+        """Rows of one update: `batch_size` for each of its `utd_ratio` steps."""
+        return self.config.batch_size * self.config.utd_ratio
 
     @property
     def spread(self) -> Tensor:
@@ -133,9 +134,9 @@ class Imitation(Agent):
         return self.actions.inverse(self.sample(self.encoder(to_batch(observation)), generator))[0].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One step on the steps that a person acted (HG-DAgger, algorithm 1)."""
+        """`utd_ratio` steps on the steps that a person acted (HG-DAgger, algorithm 1)."""
         self.updates += 1
-        return self.pretrain(batch)
+        return [self.pretrain(part) for part in batch.split(self.config.utd_ratio)][-1]
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step on what a person did in the batch."""

@@ -33,7 +33,11 @@ class QChunkingOptions(ChunkOptions, EncoderOptions):
     """Options of `qc` and `qc_fql`; defaults are the paper's where nothing else is said."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
-    utd_ratio: int = option(1, "Critic steps per update", low=1)
+    utd_ratio: int = option(
+        1,
+        "Steps of critic and policy per update: the flow policy, too, needs many to take over what a person corrects",
+        low=1,
+    )
     gamma: float = option(0.97, "Discount per robot step (paper: 0.99, longer tasks)", low=0, high=1)
     tau: float = option(
         0.005, "Share of the critic that the target takes over per critic step", low=0, high=1
@@ -172,7 +176,7 @@ class QC(Agent):
 
     @property
     def batch_size(self) -> int:
-        """Rows of one update: `batch_size` for each of the `utd_ratio` critic steps."""
+        """Rows of one update: `batch_size` for each of its `utd_ratio` steps."""
         return self.config.batch_size * self.config.utd_ratio
 
     def fit_normalizer(self, states: np.ndarray, actions: np.ndarray) -> None:
@@ -189,18 +193,18 @@ class QC(Agent):
         return self.choose(self.encoder(to_batch(observation)), generator)[0].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """`utd_ratio` critic steps on slices of the batch, then one step of the policy."""
-        c, metrics = self.config, {}
+        """A step of critic and policy on each of `utd_ratio` slices of the batch."""
+        c = self.config
         for part in batch.split(c.utd_ratio):
             features = self.vision(part.observation)
             loss, metrics = self.critic_loss(part, features)
             minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-        weight = self.imitated(part)
-        if self.prior is not None and not self.ready:
-            weight = torch.zeros_like(weight)  # what was taken over rests meanwhile (WSRL)
-        loss, policy_metrics = self.policy_loss(part, features.detach(), weight)
-        minimise(loss, self.optimizers["policy"], clip=c.grad_clip)
+            weight = self.imitated(part)
+            if self.prior is not None and not self.ready:
+                weight = torch.zeros_like(weight)  # what was taken over rests meanwhile (WSRL)
+            loss, policy_metrics = self.policy_loss(part, features.detach(), weight)
+            minimise(loss, self.optimizers["policy"], clip=c.grad_clip)
         self.updates += 1
         self.handover.done |= self.ready
         return {name: float(value) for name, value in (metrics | policy_metrics).items()}

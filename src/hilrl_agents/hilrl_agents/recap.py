@@ -32,7 +32,6 @@ class RecapConfig(ImitationOptions):
     value_hidden: tuple = option((256, 256), "Hidden layers of the value function")
     learning_rate: float = option(3e-4, "Adam's step size, both networks", low=0)
     flow_steps: int = option(10, "Euler steps from noise to chunk", low=1)
-    utd_ratio: int = option(1, "Gradient steps per update", low=1)
     episode_steps: int = option(
         80, "Longest episode: a value of −1 is as many steps from success", "steps", low=1
     )
@@ -84,21 +83,11 @@ class Recap(Imitation):
         encoder = ObservationEncoder(self.spec, c.image_channels, c.image_features, weights=self.frozen_file)
         return encoder, EnsembleMLP(1, encoder.size + flat + 1 + 3, c.hidden, flat)
 
-    @property
-    def batch_size(self) -> int:
-        """Rows of one update."""
-        return self.config.batch_size * self.config.utd_ratio
-
-    def update(self, batch: Batch) -> dict[str, float]:
-        """`utd_ratio` steps of value function and policy on all data: one round of RECAP never ends, it goes on."""
-        metrics: dict[str, float] = {}
-        for part in batch.split(self.config.utd_ratio):
-            metrics = self.pretrain(part)
-        self.updates += 1
-        return metrics
-
     def pretrain(self, batch: Batch) -> dict[str, float]:
-        """One step of value function and policy; demonstrations are positive."""
+        """One step of value function and policy; demonstrations are positive.
+
+        In `update` on all data: one round of RECAP never ends, it goes on.
+        """
         c = self.config
         metrics = super().pretrain(batch)
         with torch.no_grad():
