@@ -13,7 +13,7 @@ class Planner:
     """Plans chunks whose entries tell the step they were planned at and their own number: 10 · step + i."""
 
     def __init__(self, **options):
-        self.config = ChunkOptions(**options)
+        self.execution = ChunkOptions(**options)
         self.asked = []
 
     def act(self, observation, explore, seed):

@@ -5,6 +5,7 @@ from agent_data import observation, random_batch
 
 from hilrl_agents import PolicySpec, load_checkpoint, make_agent, save_checkpoint
 from hilrl_agents.batch import fold
+from hilrl_agents.chunks import ChunkExecutor
 from hilrl_agents.warm_start import WarmStartError
 
 SPEC = PolicySpec(state_dim=2, action_dim=2, horizon=3)
@@ -257,6 +258,19 @@ def test_the_critic_has_a_say_when_it_is_warm_also_where_only_the_weights_arrive
         assert chunk.shape == (3, 2) and chunk.dtype == np.float32 and np.abs(chunk).max() <= 1
         assert np.array_equal(chunk, actor.act(seen, False, 5))
         assert not np.array_equal(chunk, agent.act(seen, True, 6))
+
+
+@both
+def test_chunks_are_executed_as_the_priors_until_the_critic_has_a_say(name):
+    prior = make_agent("flow", SPEC, {"hidden": [8, 8], "flow_steps": 2, "n_action_steps": 3})
+    agent = make_agent(name, SPEC, EXACT | {"n_action_steps": 1}, prior=prior)
+    seen, (as_prior, own) = observation(SPEC, 0.3), (ChunkExecutor(one) for one in (prior, agent))
+    for step in range(4):
+        expected, found = (executor.act(seen, True, step, 1, step)[0] for executor in (as_prior, own))
+        assert np.array_equal(found, expected)
+    agent.handover.done.fill_(True)
+    for step in range(4, 7):
+        assert np.array_equal(own.act(seen, True, step, 1, step)[0], agent.act(seen, True, step)[0])
 
 
 @pytest.mark.parametrize("encoder", ["trained", "imitation"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch
-from hilrl_agents.chunks import check_execution
+from hilrl_agents.chunks import ChunkOptions, check_execution
 from hilrl_agents.optim import FlatAdam
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages
@@ -169,6 +169,11 @@ class Agent(abc.ABC):
     def pretrains(self) -> bool:
         """Whether `pretrain` has something to do before the policy first acts: not where a prior acts already."""
         return self.prior is None
+
+    @property
+    def execution(self) -> ChunkOptions:
+        """How its chunks are executed now."""
+        return self.config
 
     @property
     @abc.abstractmethod

@@ -47,7 +47,7 @@ class ChunkExecutor:
     delays nothing. It ends with the episode, and with `interrupt`.
 
     Args:
-        agent: an `Agent`; its options say how chunks are executed.
+        agent: an `Agent`; its `execution` says how chunks are executed.
     """
 
     def __init__(self, agent: Any) -> None:
@@ -83,7 +83,7 @@ class ChunkExecutor:
         Returns:
             float32 [A] in [-1, 1], and the version of the weights that planned it.
         """
-        config = self.agent.config
+        config = self.agent.execution
         if episode != self._episode:
             self._episode = episode
             self.interrupt()

@@ -165,6 +165,11 @@ class QC(Agent):
         return warm
 
     @property
+    def execution(self) -> ChunkOptions:
+        """As its prior, so that it acts just as that one, until the critic has a say."""
+        return self.config if self.prior is None or self.handover.done else self.prior.config
+
+    @property
     def pretrains(self) -> bool:
         """Imitation where it is no prior's, and the critic's start on returns."""
         return self.prior is None or self.config.pretrain_returns > 0
