@@ -176,9 +176,9 @@ class Agent(abc.ABC):
         return self.config
 
     @property
-    @abc.abstractmethod
     def batch_size(self) -> int:
         """Rows that `update` wants: the batch of a gradient step, times the gradient steps of an update."""
+        return self.config.batch_size * self.config.utd_ratio
 
     @abc.abstractmethod
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:

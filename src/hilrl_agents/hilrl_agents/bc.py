@@ -51,11 +51,6 @@ class BC(Agent):
         self.networks = {"encoder": self.encoder, "policy": self.policy}
         self.optimizers = {"policy": FlatAdam([self.encoder, self.policy], config.learning_rate)}
 
-    @property
-    def batch_size(self) -> int:
-        """Rows of one update: `batch_size` for each of its `utd_ratio` steps."""
-        return self.config.batch_size * self.config.utd_ratio
-
     @torch.no_grad()
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
         """tanh(μ(s)), with noise before tanh if exploring → [H, A]."""

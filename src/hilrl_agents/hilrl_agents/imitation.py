@@ -110,11 +110,6 @@ class Imitation(Agent):
         """Normalised chunk [1, H, A] for what the encoder made of one observation."""
 
     @property
-    def batch_size(self) -> int:
-        """Rows of one update: `batch_size` for each of its `utd_ratio` steps."""
-        return self.config.batch_size * self.config.utd_ratio
-
-    @property
     def spread(self) -> Tensor:
         """How much the actions vary that it was taught [A]."""
         return self.actions.std.clamp_min(self.config.action_std_floor)

@@ -167,7 +167,7 @@ class QC(Agent):
     @property
     def execution(self) -> ChunkOptions:
         """As its prior, so that it acts just as that one, until the critic has a say."""
-        return self.config if self.prior is None or self.handover.done else self.prior.config
+        return self.config if self.prior is None or self.handover.done else self.prior.execution
 
     @property
     def pretrains(self) -> bool:
@@ -178,11 +178,6 @@ class QC(Agent):
     def ready(self) -> bool:
         """Whether the critic was updated often enough to have a say."""
         return self.updates >= self.config.critic_warmup
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of one update: `batch_size` for each of its `utd_ratio` steps."""
-        return self.config.batch_size * self.config.utd_ratio
 
     def fit_normalizer(self, states: np.ndarray, actions: np.ndarray) -> None:
         """Fixes the normalisation of state and action from data; once, before learning."""

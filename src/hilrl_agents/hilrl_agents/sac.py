@@ -216,11 +216,6 @@ class SAC(Agent):
         """Imitation where it is no prior's, an encoder that is fitted by it, and the critic's start on returns."""
         return self.imitates or self.vision.imitates or self.config.pretrain_returns > 0
 
-    @property
-    def batch_size(self) -> int:
-        """Rows of one update: `batch_size` for each of the `utd_ratio` critic steps."""
-        return self.config.batch_size * self.config.utd_ratio
-
     @torch.no_grad()
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
         """tanh(mean) of the averaged actor, or tanh(mean + std · noise) with noise from `seed` → [H, A]."""

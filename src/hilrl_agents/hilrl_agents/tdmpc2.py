@@ -136,11 +136,6 @@ class TDMPC2(Agent):
         self.target.load_state_dict(self.critic.state_dict())
         return warm
 
-    @property
-    def batch_size(self) -> int:
-        """Rows of one update: `batch_size` for each of the `utd_ratio` steps."""
-        return self.config.batch_size * self.config.utd_ratio
-
     @torch.no_grad()
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
         """The best plan [H, A]; until plans are made, the policy's."""
