@@ -55,7 +55,7 @@ improve-lerobot: setup .venv-lerobot/ready ## train ACT with the real lerobot, t
 	@$(VENV)/hilrl record --task $(TASK) --port sim --operator scripted --episodes $(DEMOS) --run $(SHOWN) seed:=$(SEED)
 	@[ -d datasets/$(SHOWN) ] || $(VENV)/hilrl data export runs/$(SHOWN) --format lerobot --out datasets/$(SHOWN)
 	@[ -d $(TRAINED)/checkpoints/last/pretrained_model ] || { rm -rf $(TRAINED) && \
-	  HF_HUB_OFFLINE=1 .venv-lerobot/bin/lerobot-train --output_dir=$(TRAINED) --seed=$(SEED) \
+	  HF_HUB_OFFLINE=1 PYTHONPATH= .venv-lerobot/bin/lerobot-train --output_dir=$(TRAINED) --seed=$(SEED) \
 	    --dataset.repo_id=hilrl/$(SHOWN) --dataset.root=$(CURDIR)/datasets/$(SHOWN) --dataset.video_backend=pyav \
 	    --steps=$(STEPS) --save_freq=$(STEPS) --log_freq=100 --batch_size=8 --num_workers=1 --wandb.enable=false \
 	    --policy.type=act --policy.device=cpu --policy.push_to_hub=false --policy.pretrained_backbone_weights=null \
@@ -74,12 +74,13 @@ test: ## run the tests: make test TESTS=test/cli
 test-lerobot: setup .venv-lerobot/ready ## test datasets and policies with the real lerobot, in an environment of its own
 	@. .venv/setup.bash && HILRL_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python python -m pytest test_lerobot
 
-# lerobot's Python packages are not those of the suite; torchvision 0.23 is the last one that reads videos without FFmpeg
+# lerobot's Python packages are not those of the suite, nor of a ROS 2 that is sourced (PYTHONPATH); torchvision 0.23 is the
+# last one that reads videos without FFmpeg
 .venv-lerobot/ready:
 	@$(PYTHON) -m venv --clear .venv-lerobot
 	@url=$(TORCH_INDEX_URL); \
 	  $(PYTHON) -c "from urllib.request import urlopen; urlopen('$$url/torch/', timeout=10)" 2> /dev/null || url=; \
-	  .venv-lerobot/bin/python -m pip install --quiet $${url:+--extra-index-url $$url} \
+	  PYTHONPATH= .venv-lerobot/bin/python -m pip install --quiet $${url:+--extra-index-url $$url} \
 	    lerobot[smolvla]==0.4.4 torch==2.8.0 torchvision==0.23.0
 	@touch $@
 
