@@ -93,6 +93,28 @@ def test_flat_adam_is_adam():
     torch.testing.assert_close(nets[0].bias, nets[1].bias)
 
 
+def test_parameters_are_their_running_average_within_averaged_and_nowhere_else():
+    net = torch.nn.Linear(1, 1, bias=False)
+    optimizer, average = FlatAdam([net], 0.1, average=0.5), None
+    with optimizer.averaged():
+        begun = net.weight.item()
+    for step in range(1, 5):
+        minimise((net.weight - 3).square().sum(), optimizer)
+        share, newest = max(0.5, step**-0.75), net.weight.item()
+        average = newest if step == 1 else average + share * (newest - average)
+        with optimizer.averaged():
+            assert net.weight.item() == pytest.approx(average)
+        assert net.weight.item() == newest
+    assert begun < average < newest
+    other = FlatAdam([torch.nn.Linear(1, 1, bias=False)], 0.1, average=0.5)
+    other.load_state(optimizer.state())
+    with other.averaged():
+        assert other.flat.item() == pytest.approx(average)
+    optimizer.begin_anew()
+    with optimizer.averaged():
+        assert net.weight.item() == newest
+
+
 def test_random_shift_moves_each_image_and_repeats_borders():
     image = torch.arange(5 * 6, dtype=torch.uint8).reshape(1, 5, 6, 1).expand(64, -1, -1, 2)
     moved = random_shift(image, 2, torch.Generator().manual_seed(0))

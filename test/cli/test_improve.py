@@ -108,6 +108,15 @@ def test_a_flow_policy_is_chosen_from_by_a_critic(launched, policy):
     assert launched["agent"] == "qc"
 
 
+@pytest.mark.parametrize(("words", "agent"), [((), "residual"), (("--agent", "qc"), "qc")])
+def test_a_large_policy_is_left_as_it_is_unless_an_agent_is_named(launched, policy, words, agent):
+    flow = make_agent("flow", PolicySpec.from_contract(CONTRACT.to_dict(), 4), {"hidden": [8]})
+    save_checkpoint(policy / "checkpoint", flow, CONTRACT.to_dict())
+    os.truncate(policy / "checkpoint/policy.safetensors", 200_000_000)  # only its size is looked at
+    assert improved(policy, *words) == 0
+    assert launched["agent"] == agent
+
+
 @pytest.mark.parametrize("by_lerobot", [False, True])
 def test_a_lerobot_policy_is_imported_first(launched, tmp_path, monkeypatch, by_lerobot):
     raw = yaml.safe_load(TASK_FILE.read_text())
@@ -126,7 +135,8 @@ def test_a_lerobot_policy_is_imported_first(launched, tmp_path, monkeypatch, by_
         theirs = write_act(tmp_path / "pretrained_model", 6, 6, 0, numbers)
     words = [theirs, "--robot", ROBOT, "--task", "task.yaml", "--units", "degrees", "--run", "ours"]
     assert improved(*words) == 0
-    assert launched["agent"] == "residual_joints" and "offline_data" not in launched
+    assert launched["agent"] == ("residual_joints" if by_lerobot else "act_joints")
+    assert "offline_data" not in launched
     assert launched["warm_start"] == str(tmp_path / "runs/ours/prior/checkpoint")
     assert launched["robot"] == str(tmp_path / "runs/ours/prior/robot.yaml")
     assert improved(*words[:-1], "other", "--alone") == 0

@@ -1,7 +1,8 @@
 """What every learning algorithm offers to the actor, the learner and the checkpoints."""
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -248,8 +249,9 @@ class Agent(abc.ABC):
         )
 
     def policy_state(self) -> dict[str, Tensor]:
-        """Copies of the tensors that acting needs, observation normalisation included."""
-        return {name: tensor.detach().clone() for name, tensor in self._acting().items()}
+        """Copies of the tensors that acting needs, observation normalisation included; averaged where that is done."""
+        with self.averaged():
+            return {name: tensor.detach().clone() for name, tensor in self._acting().items()}
 
     def load_policy(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what another agent's `policy_state` returned; effective from the next `act`.
@@ -258,6 +260,16 @@ class Agent(abc.ABC):
             AgentStateError: a tensor is missing, unknown or has another shape; nothing is loaded.
         """
         self._load(state, self._acting())
+        for optimizer in self.optimizers.values():
+            optimizer.begin_anew()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, parameters are their running averages, where an optimizer keeps one."""
+        with contextlib.ExitStack() as stack:
+            for optimizer in self.optimizers.values():
+                stack.enter_context(optimizer.averaged())
+            yield
 
     def state(self) -> dict[str, Tensor]:
         """Copies of everything: networks, targets, optimizer states, counters and the random generator."""

@@ -16,13 +16,13 @@ from hilrl_agents.batch import Batch, unfold
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
 from hilrl_agents.networks import EnsembleMLP, ObservationEncoder, bc_loss
-from hilrl_agents.optim import FlatAdam, minimise
+from hilrl_agents.optim import AverageOptions, FlatAdam, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import ImageOptions
 
 
 @dataclass(frozen=True)
-class BCConfig(ChunkOptions, ImageOptions):
+class BCConfig(AverageOptions, ChunkOptions, ImageOptions):
     """Options of `bc`."""
 
     batch_size: int = option(256, "Rows of one gradient step", "rows", low=1)
@@ -49,13 +49,16 @@ class BC(Agent):
             self.encoder = ObservationEncoder(spec, config.image_channels, config.image_features)
             self.policy = EnsembleMLP(1, self.encoder.size, config.hidden, spec.horizon * spec.action_dim)
         self.networks = {"encoder": self.encoder, "policy": self.policy}
-        self.optimizers = {"policy": FlatAdam([self.encoder, self.policy], config.learning_rate)}
+        self.optimizers = {
+            "policy": FlatAdam([self.encoder, self.policy], config.learning_rate, config.policy_average)
+        }
 
     @torch.no_grad()
     def act(self, observation: Mapping[str, Any], explore: bool, seed: int | None = None) -> np.ndarray:
         """tanh(μ(s)), with noise before tanh if exploring → [H, A]."""
         self.spec.check(observation)
-        mean = self.policy(self.encoder(to_batch(observation)))[0]
+        with self.averaged():
+            mean = self.policy(self.encoder(to_batch(observation)))[0]
         if explore:
             generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
             mean = mean + self.config.exploration_std * torch.randn(mean.shape, generator=generator)

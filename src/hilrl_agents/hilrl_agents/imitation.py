@@ -17,13 +17,13 @@ from hilrl_agents.augmentation import augmented
 from hilrl_agents.batch import Batch, Observation
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
-from hilrl_agents.optim import FlatAdam, minimise
+from hilrl_agents.optim import AverageOptions, FlatAdam, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages, ImageOptions
 
 
 @dataclass(frozen=True)
-class ImitationOptions(ChunkOptions, ImageOptions):
+class ImitationOptions(AverageOptions, ChunkOptions, ImageOptions):
     """Options of every imitation policy."""
 
     batch_size: int = option(64, "Rows of one gradient step", "rows", low=1)
@@ -92,7 +92,9 @@ class Imitation(Agent):
             torch.manual_seed(seed)
             self.encoder, self.policy = self.build()
         self.networks = {"encoder": self.encoder, "policy": self.policy, "actions": self.actions}
-        self.optimizers = {"policy": FlatAdam([self.encoder, self.policy], config.learning_rate)}
+        self.optimizers = {
+            "policy": FlatAdam([self.encoder, self.policy], config.learning_rate, config.policy_average)
+        }
         if self.frozen_file:
             self.features = self.pretrain_features = FrozenImages(self.encoder.images)
             self.resting = self.encoder.images.tensors
@@ -126,7 +128,10 @@ class Imitation(Agent):
         self.spec.check(observation)
         generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
         self.policy.eval()
-        return self.actions.inverse(self.sample(self.encoder(to_batch(observation)), generator))[0].numpy()
+        with self.averaged():
+            return self.actions.inverse(self.sample(self.encoder(to_batch(observation)), generator))[
+                0
+            ].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
         """`utd_ratio` steps on the steps that a person acted (HG-DAgger, algorithm 1)."""

@@ -22,14 +22,14 @@ from hilrl_agents.config import option
 from hilrl_agents.flow import flow_loss, integrate
 from hilrl_agents.imitation import ActionNormalizer, gone_on
 from hilrl_agents.networks import EnsembleMLP, Handover, fast_bf16
-from hilrl_agents.optim import FlatAdam, flatten, minimise
+from hilrl_agents.optim import AverageOptions, FlatAdam, flatten, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
 from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
-class QChunkingOptions(ChunkOptions, EncoderOptions):
+class QChunkingOptions(AverageOptions, ChunkOptions, EncoderOptions):
     """Options of `qc` and `qc_fql`; defaults are the paper's where nothing else is said."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -131,8 +131,11 @@ class QC(Agent):
         self.networks |= self.actors
         self.features, self.pretrain_features = self.vision.features, self.vision.pretrain_features
         self.resting = self.vision.resting
-        trained = {"critic": [self.critic], "policy": [self.policy, *self.actors.values()]}
-        self.optimizers = {name: FlatAdam(modules, c.learning_rate) for name, modules in trained.items()}
+        acting = [self.policy, *self.actors.values()]
+        self.optimizers = {
+            "critic": FlatAdam([self.critic], c.learning_rate),
+            "policy": FlatAdam(acting, c.learning_rate, c.policy_average),
+        }
         self.optimizers |= self.vision.optimizers
         self._flat_target = flatten(list(self.target.parameters()))
 
@@ -190,7 +193,8 @@ class QC(Agent):
         """The best of N draws, of one until the critic is warm → [H, A]; exploring adds nothing."""
         self.spec.check(observation)
         generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
-        return self.choose(self.encoder(to_batch(observation)), generator)[0].numpy()
+        with self.averaged():
+            return self.choose(self.encoder(to_batch(observation)), generator)[0].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
         """A step of critic and policy on each of `utd_ratio` slices of the batch."""
@@ -274,7 +278,9 @@ class QC(Agent):
         """
         c = self.config
         features = self.vision(batch.next_observation)
-        q = self.value(self.target, features, self.choose(features, self.generator))
+        with self.averaged():
+            chunk = self.choose(features, self.generator)
+        q = self.value(self.target, features, chunk)
         if c.critic_subsample:
             q = q[torch.randperm(c.critics, generator=self.generator)[: c.critic_subsample]]
         target = batch.chunk_return(c.gamma) + batch.bootstrap_discount(c.gamma) * q.amin(0)

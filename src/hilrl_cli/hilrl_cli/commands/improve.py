@@ -13,8 +13,9 @@ from hilrl_cli.errors import UserError
 # who improves a policy unless `--agent` says it: the first that starts from such a one; the last does from any
 _METHODS = ("sac", "qc", "residual")
 _ALONE = ("ibrl",)
-_JOINTS = ("qc", "residual_joints")  # where actions are absolute joint positions
+_JOINTS = ("qc", "act_joints", "residual_joints")  # where actions are absolute joint positions
 _JOINTS_ALONE = ("residual_alone",)
+_TRAINED = 12_000_000  # bytes of a policy's weights (3 million): training more of them is nothing for a CPU
 _TARGET, _STEPS = 0.98, 5000
 
 
@@ -137,6 +138,8 @@ def imported(
 def method(policy: Path, agent: str | None, alone: bool, robot: str, task: str) -> str:
     """Return the agent that improves a policy, after a look at whether it can; None: the first that can.
 
+    A large policy is left as it is, beneath what is learnt, unless an agent is named.
+
     Raises:
         UserError: It cannot, or the policy was trained under another contract.
     """
@@ -153,10 +156,13 @@ def method(policy: Path, agent: str | None, alone: bool, robot: str, task: str) 
         together, by_itself = (_JOINTS, _JOINTS_ALONE) if joints else (_METHODS, _ALONE)
         methods = by_itself if alone else together
         settings = {name: load_agent_settings(name, str(policy)) for name in ([agent] if agent else methods)}
+        small = (policy / "policy.safetensors").stat().st_size <= _TRAINED
         able = [
             name
             for name, s in settings.items()
-            if s.algorithm in AGENTS and AGENTS[s.algorithm].starts_from(found)
+            if s.algorithm in AGENTS
+            and AGENTS[s.algorithm].starts_from(found)
+            and (small or AGENTS[s.algorithm].observes_prior)
         ]
         agent = able[0] if able else agent
         check_start(settings[agent].algorithm, found)
