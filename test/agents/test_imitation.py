@@ -371,7 +371,7 @@ def test_each_file_in_config_makes_an_agent(path):
     from hilrl_ros.settings import load_agent_settings
 
     settings = load_agent_settings(str(path))
-    robot = PolicySpec(17, 4, horizon=settings.chunk_size)
+    robot = PolicySpec(17, 4, horizon=settings.chunk_size or 4)
     spec = observed_spec(settings.algorithm, robot)
     prior = None if spec == robot else make_agent("bc", robot)
     assert make_agent(settings.algorithm, spec, settings.options, 0, prior).name == settings.algorithm
