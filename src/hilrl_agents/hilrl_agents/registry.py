@@ -69,7 +69,8 @@ def make_agent(
     check_start(name, prior.name)
     options = agent_config(name, _options_of(prior, name, spec) | overrides)
     agent = AGENTS[name](spec, options, seed)
-    agent.warm_start(prior, freeze)
+    with prior.averaged():
+        agent.warm_start(prior, freeze)
     return agent
 
 
