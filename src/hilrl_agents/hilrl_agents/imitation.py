@@ -129,9 +129,8 @@ class Imitation(Agent):
         generator = self.generator if seed is None else torch.Generator().manual_seed(seed)
         self.policy.eval()
         with self.averaged():
-            return self.actions.inverse(self.sample(self.encoder(to_batch(observation)), generator))[
-                0
-            ].numpy()
+            chunk = self.sample(self.encoder(to_batch(observation)), generator)
+        return self.actions.inverse(chunk)[0].numpy()
 
     def update(self, batch: Batch) -> dict[str, float]:
         """`utd_ratio` steps on the steps that a person acted (HG-DAgger, algorithm 1)."""
