@@ -263,14 +263,16 @@ def test_a_checkpoint_goes_on_bit_for_bit(name, tmp_path):
     assert np.array_equal(agent.act(seen(spec), False, 1), loaded.act(seen(spec), False, 1))
 
 
-@policies
+@pytest.mark.parametrize("name", ["act", "bc", "diffusion", "flow", "qc", "qc_fql", "recap"])
 def test_the_running_average_of_the_weights_acts_here_and_where_the_weights_go(name, tmp_path):
     spec = PolicySpec(2, 2, horizon=4)
-    agent, newest = (agent_for(name, spec, policy_average=average) for average in (0.01, 0.0))
+    small = {"bc": {"hidden": [8]}, "recap": {"hidden": [8], "value_hidden": [8]}} | SMALL
+    options = small.get(name, {"hidden": [8], "critic_hidden": [8], "flow_steps": 2, "critic_warmup": 4})
+    agent, newest = (make_agent(name, spec, options | {"policy_average": share}) for share in (0.01, 0.0))
     for k in range(8):
         for one in (agent, newest):
             one.update(random_batch(spec, 4, seed=k))
-    actor, save = agent_for(name, spec), save_checkpoint(tmp_path / "c", agent)
+    actor, save = make_agent(name, spec, options), save_checkpoint(tmp_path / "c", agent)
     actor.load_policy(agent.policy_state())
     loaded, _ = load_checkpoint(save, policy_only=True)
     chunks = [one.act(seen(spec), False, 1) for one in (agent, actor, loaded, newest)]
