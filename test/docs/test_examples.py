@@ -110,9 +110,12 @@ def test_the_policy_of_ones_own_learns_and_is_kept(tmp_path, monkeypatch):
     assert losses[-1] < 0.2 * losses[0]
 
     options = {"chunk_size": settings.chunk_size}
-    storage["keep"](
-        "linear", options, agent.networks["policy"].state_dict(), states, actions, tmp_path / "mine"
-    )
+    weights = {
+        name.removeprefix("policy."): weight
+        for name, weight in agent.policy_state().items()
+        if name.startswith("policy.")
+    }
+    storage["keep"]("linear", options, weights, states, actions, tmp_path / "mine")
     kept, _ = load_checkpoint(tmp_path / "mine" / "checkpoint", contract.to_dict(), policy_only=True)
     seen = {"state": states[0], "images": {}}
     assert kept.act(seen, False).shape == (spec.horizon, spec.action_dim)
