@@ -124,7 +124,10 @@ def test_a_comparison_learns_from_the_same_demonstrations_for_as_many_steps(monk
     assert "sac: 100% in the evaluation after 50 robot steps, 0 of them by the person" in out
     assert "bc: 0% in the evaluation" in out
     assert main(["train", "--compare", "bd"]) == 2
-    assert "agent 'bd' is unknown; there are: act, act_joints, bc" in capsys.readouterr().err and len(started) == 2
+    assert (
+        "agent 'bd' is unknown; there are: act, act_joints, bc" in capsys.readouterr().err
+        and len(started) == 2
+    )
 
 
 def test_teleoperation_has_no_observer_and_the_person_alone_drives(tmp_path):
