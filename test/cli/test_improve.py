@@ -117,6 +117,12 @@ def test_a_large_policy_is_left_as_it_is_unless_an_agent_is_named(launched, poli
     assert launched["agent"] == agent
 
 
+def test_an_incomplete_checkpoint_is_one_sentence(policy, capsys):
+    (policy / "checkpoint/policy.safetensors").unlink()
+    assert improved(policy) == 2
+    assert "policy.safetensors is missing; the checkpoint is incomplete" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("by_lerobot", [False, True])
 def test_a_lerobot_policy_is_imported_first(launched, tmp_path, monkeypatch, by_lerobot):
     raw = yaml.safe_load(TASK_FILE.read_text())

@@ -53,6 +53,19 @@ class Checkpoint:
     counters: dict[str, Any]
     freeze: tuple[str, ...] = ()
 
+    @property
+    def policy_bytes(self) -> int:
+        """Size of what acting needs, what never changes (a ResNet, a prior) apart.
+
+        Raises:
+            CheckpointError: the checkpoint is incomplete.
+        """
+        path = self.folder / "policy.safetensors"
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            raise _incomplete(path) from None
+
 
 def contract_hash(contract: Mapping[str, Any]) -> str:
     """sha256 over the contract's canonical JSON, as hex digits; order of keys does not matter."""
@@ -307,9 +320,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; the checkpoint is incomplete") from None
+        raise _incomplete(path) from None
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _incomplete(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is missing; the checkpoint is incomplete")
 
 
 def _difference(stored: Any, current: Any, key: str = "") -> tuple[str, str, str] | None:

@@ -151,12 +151,12 @@ def method(policy: Path, agent: str | None, alone: bool, robot: str, task: str) 
 
     try:
         contract, _ = load_contract(robot, task)
-        found = read_checkpoint(policy, contract.to_dict()).algorithm
+        checkpoint = read_checkpoint(policy, contract.to_dict())
+        found, small = checkpoint.algorithm, checkpoint.policy_bytes <= _TRAINED
         joints = contract.action.type == "joint_position"
         together, by_itself = (_JOINTS, _JOINTS_ALONE) if joints else (_METHODS, _ALONE)
         methods = by_itself if alone else together
         settings = {name: load_agent_settings(name, str(policy)) for name in ([agent] if agent else methods)}
-        small = (policy / "policy.safetensors").stat().st_size <= _TRAINED
         able = [
             name
             for name, s in settings.items()
