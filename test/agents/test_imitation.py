@@ -21,7 +21,7 @@ SMALL = {
         "n_encoder_layers": 1,
         "n_vae_encoder_layers": 1,
     },
-    "diffusion": {"down_dims": [16, 32], "diffusion_step_embed_dim": 16},
+    "diffusion": {"down_dims": [16, 32], "diffusion_step_embed_dim": 16, "condition_hidden": [16, 8]},
     "flow": {"hidden": [64, 64]},
 }
 FAST = {
@@ -280,8 +280,8 @@ def test_the_running_average_of_the_weights_acts_here_and_where_the_weights_go(n
     assert not np.array_equal(chunks[0], chunks[3])
 
 
-def fitted(name, spec, batches, updates):
-    agent = make_agent(name, spec, FAST[name], seed=0)
+def fitted(name, spec, batches, updates, **options):
+    agent = make_agent(name, spec, FAST[name] | options, seed=0)
     first = batches(0)
     agent.fit_normalizer(first.observation["state"].numpy(), first.action.flatten(0, 1).numpy())
     for k in range(updates):
@@ -298,15 +298,23 @@ def demonstration(spec, k, action_of):
     return batch
 
 
-@pytest.mark.parametrize(("name", "updates"), [("act", 250), ("diffusion", 200), ("flow", 500)])
-def test_chunks_are_fitted(name, updates):
+@pytest.mark.parametrize(
+    ("name", "updates", "options"),
+    [
+        ("act", 250, {}),
+        ("diffusion", 200, {}),
+        ("diffusion", 200, {"condition_hidden": [64, 32]}),
+        ("flow", 500, {}),
+    ],
+)
+def test_chunks_are_fitted(name, updates, options):
     spec = PolicySpec(2, 1, horizon=4)
     ramp = torch.linspace(0, 1, 4)
 
     def action_of(state):
         return (state[:, :1] * (1 - ramp) + state[:, 1:] * ramp)[..., None] * 0.8
 
-    agent = fitted(name, spec, lambda k: demonstration(spec, k, action_of), updates)
+    agent = fitted(name, spec, lambda k: demonstration(spec, k, action_of), updates, **options)
     states = torch.rand(20, 2, generator=torch.Generator().manual_seed(99)) * 1.6 - 0.8
     found = [agent.act({"state": s.numpy(), "images": {}}, False, k) for k, s in enumerate(states)]
     error = np.abs(np.array(found) - action_of(states).numpy()).mean()

@@ -31,6 +31,11 @@ class DiffusionConfig(ImitationOptions):
     kernel_size: int = option(5, "Length of its convolutions, odd", "steps", low=1)
     n_groups: int = option(8, "Groups of its normalisation; divide every level's channels", low=1)
     diffusion_step_embed_dim: int = option(128, "Entries that say how noisy the chunk is, even", low=4)
+    condition_hidden: tuple = option(
+        (),
+        "Layers of a network of the observation whose output the U-Net is told besides the observation (paper: none; "
+        "the U-Net's own layers for it are linear)",
+    )
     use_film_scale_modulation: bool = option(True, "The observation scales channels, besides shifting them")
     num_train_timesteps: int = option(100, "Noise levels in training", low=2)
     noise_scheduler_type: str = option(
@@ -67,7 +72,7 @@ class Diffusion(Imitation):
             encoder = ObservationEncoder(spec, c.image_channels, c.image_features)
         return encoder, UNet(
             spec.action_dim, encoder.size, c.down_dims, c.kernel_size, c.n_groups, c.diffusion_step_embed_dim,
-            c.use_film_scale_modulation,
+            c.use_film_scale_modulation, c.condition_hidden,
         )  # fmt: skip
 
     def _check(self) -> None:

@@ -10,6 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from hilrl_agents.networks import EnsembleMLP
+
 FINAL_GROUPS = 8  # of the last block's normalisation, whatever the others have
 
 
@@ -75,6 +77,8 @@ class UNet(nn.Module):
         groups: of the normalisation; divide every width.
         embedding: entries of the diffusion step.
         scale: FiLM scales, besides shifting.
+        hidden: layers of a network of the condition, the last one its output, which is told besides the condition
+            itself; none: each block has but one linear layer for it.
     """
 
     def __init__(
@@ -86,8 +90,11 @@ class UNet(nn.Module):
         groups: int,
         embedding: int,
         scale: bool,
+        hidden: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
+        self.condition_encoder = EnsembleMLP(1, condition, hidden[:-1], hidden[-1]) if hidden else None
+        told = condition + sum(hidden[-1:])
         self.diffusion_step_encoder = nn.Sequential(
             StepEmbedding(embedding),
             nn.Linear(embedding, 4 * embedding),
@@ -96,7 +103,7 @@ class UNet(nn.Module):
         )
 
         def residual(inputs: int, outputs: int) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, embedding + condition, kernel, groups, scale)
+            return ResidualBlock(inputs, outputs, embedding + told, kernel, groups, scale)
 
         levels = list(pairwise((action, *widths)))
         self.down_modules = nn.ModuleList()
@@ -118,6 +125,8 @@ class UNet(nn.Module):
     def forward(self, chunk: Tensor, step: Tensor, condition: Tensor) -> Tensor:
         """Chunk [B, T, A], step int64 [B], condition [B, C] → [B, T, A]."""
         x = chunk.mT
+        if self.condition_encoder:
+            condition = torch.cat([condition, self.condition_encoder(condition)[0]], 1)
         condition = torch.cat([self.diffusion_step_encoder(step), condition], 1)
         finer: list[Tensor] = []
         for first, second, shorter in self.down_modules:
