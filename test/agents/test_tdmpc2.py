@@ -90,7 +90,7 @@ def test_model_loss_by_hand():
     errors = {"reward": torch.rand(2, 3), "value": torch.rand(2, 3)}
     agent.cross_entropy = lambda logits, value: errors["value" if bool((value == 0.3).all()) else "reward"]
     loss, z, metrics = agent.model_loss(batch, torch.zeros(2, 2))
-    assert z.shape == (2, 4, 8) and not z.requires_grad
+    assert z.shape == (2, 4, 8)
     weight = torch.tensor([[1.0, 0.5, 0.25], [1.0, 0.5, 0.0]]) / 3
     ended = torch.tensor([[0.0, 0, 0], [0, 1, 0]])
     yes = 1 / (1 + math.exp(-0.4))
@@ -221,6 +221,24 @@ def test_pretraining_fits_model_and_policy_to_demonstrations():
     assert history[-1]["bc_loss"] < 0.65 * history[0]["bc_loss"]
     assert history[-1]["reward_loss"] < 0.8 * history[0]["reward_loss"]
     assert history[-1]["termination_loss"] < 0.2 * history[0]["termination_loss"]
+
+
+def test_the_policy_follows_the_critics_from_the_warm_up_on():
+    agent = agent_for(critic_warmup=2)
+    for update in range(3):
+        before = agent.policy.state_dict()["net.weights.0"].clone()
+        agent.update(random_batch(SPEC, 4, seed=update, offline=[False] * 4, path=True))  # nothing to imitate
+        assert torch.equal(before, agent.policy.state_dict()["net.weights.0"]) == (update < 2)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_imitation_shapes_the_latent_state_where_it_is_asked_to(weight):
+    others = dict.fromkeys(("consistency_weight", "reward_weight", "value_weight", "termination_weight"), 0.0)
+    agent = agent_for(**others, bc_latent_weight=weight)
+    before = [tensor.clone() for tensor in agent.latent.parameters()]
+    agent.update(random_batch(SPEC, 4, offline=[True] * 4, path=True))
+    moved = [not torch.equal(a, b) for a, b in zip(before, agent.latent.parameters(), strict=True)]
+    assert any(moved) == bool(weight)
 
 
 @pytest.mark.parametrize("encoder", ["trained", "imitation"])

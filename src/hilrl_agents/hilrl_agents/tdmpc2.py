@@ -64,9 +64,22 @@ class TDMPC2Config(ChunkOptions, EncoderOptions):
     bc_loss_weight: float = option(
         0.1, "Behaviour cloning of what a person showed, in the policy's loss (paper: none)", low=0
     )
+    bc_latent_weight: float = option(
+        0.0,
+        "The same in the latent state's loss: it then tells what imitation needs to know (MoDem; TD-MPC2: none)",
+        low=0,
+    )
+    takeovers_end: bool = option(
+        False,
+        "Where a person takes over, what the policy did counts as a failure's end: its values are then those of the "
+        "policy alone, not of what the person makes of it (RLIF, arXiv 2311.12996, pays −1 there)",
+    )
+    critic_warmup: int = option(
+        500, "Updates in which the policy only imitates, before it follows the critics", "updates", low=0
+    )
     planning_warmup: int = option(
         500,
-        "Updates until plans are made: before, the policy acts and only imitates (paper: random actions)",
+        "Updates until plans are made: before, the policy acts (paper: random actions)",
         "updates",
         low=0,
     )
@@ -99,7 +112,7 @@ class TDMPC2(Agent):
 
     def __init__(self, spec: PolicySpec, config: TDMPC2Config, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
-        c, self.path = config, True
+        c, self.path, self.takeovers_end = config, True, config.takeovers_end
         _check(c)
         self.n_step = self.pretrain_n_step = spec.horizon
         pair = c.latent + spec.action_dim
@@ -172,11 +185,13 @@ class TDMPC2(Agent):
     def _step(self, batch: Batch, features: Tensor, shown: Tensor, updates: int) -> dict[str, float]:
         c, names = self.config, ("latent", "model", "critic")
         loss, z, metrics = self.model_loss(batch, features)
+        loss = loss + c.bc_latent_weight * self.cloning_loss(z[:, :-1], batch, shown)
         model = [self.optimizers[name] for name in names]
         minimise(loss, *model, *self.vision.with_values, clip=c.grad_clip)
         self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
+        z = z.detach()
         loss = cloning = self.cloning_loss(z[:, :-1], batch, shown)
-        if updates >= c.planning_warmup:
+        if updates >= c.critic_warmup:
             loss = c.bc_loss_weight * cloning + self.policy_loss(z)
         minimise(loss, self.optimizers["policy"], clip=c.grad_clip)
         metrics |= {"bc_loss": cloning.detach()}
@@ -192,7 +207,7 @@ class TDMPC2(Agent):
             features: of its observation, [B, F].
 
         Returns:
-            The loss (scalar), z [B, H + 1, Z] without gradient, and metrics.
+            The loss (scalar), z [B, H + 1, Z], and metrics.
         """
         c, length = self.config, batch.action.shape[1]
         span = torch.arange(length)
@@ -218,7 +233,7 @@ class TDMPC2(Agent):
         loss = c.consistency_weight * losses["consistency"] + c.reward_weight * losses["reward"]
         loss = loss + c.value_weight * losses["value"] + c.termination_weight * losses["termination"]
         metrics = {f"{name}_loss": value.detach() for name, value in losses.items()}
-        return loss, path.detach(), metrics | {"td_target": target.mean()}
+        return loss, path, metrics | {"td_target": target.mean()}
 
     def td_target(self, reward: Tensor, ended: Tensor, after: Tensor) -> Tensor:
         """Y = r + γ (1 − d) min of two random Q'(z', a'), a' ~ π(z') (TD-MPC2, eq. 4) → [B, H].
