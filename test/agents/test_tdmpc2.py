@@ -89,8 +89,8 @@ def test_model_loss_by_hand():
     agent.termination.forward = lambda z: torch.full((1, len(z), 1), 0.4)
     errors = {"reward": torch.rand(2, 3), "value": torch.rand(2, 3)}
     agent.cross_entropy = lambda logits, value: errors["value" if bool((value == 0.3).all()) else "reward"]
-    loss, z, metrics = agent.model_loss(batch, torch.zeros(2, 2))
-    assert z.shape == (2, 4, 8)
+    loss, z, metrics = agent.model_loss(batch, torch.zeros(2, 2), torch.zeros(2, 3))
+    assert z.shape == (2, 4, 8) and not z.requires_grad
     weight = torch.tensor([[1.0, 0.5, 0.25], [1.0, 0.5, 0.0]]) / 3
     ended = torch.tensor([[0.0, 0, 0], [0, 1, 0]])
     yes = 1 / (1 + math.exp(-0.4))
@@ -108,7 +108,7 @@ def test_model_loss_by_hand():
 def test_the_latent_states_are_those_of_the_model_from_the_first_on():
     agent = agent_for()
     batch = random_batch(SPEC, 2, path=True)
-    _, z, _ = agent.model_loss(batch, agent.encoder(batch.observation))
+    _, z, _ = agent.model_loss(batch, agent.encoder(batch.observation), batch.shown())
     first = simplex(agent.latent(agent.encoder(batch.observation))[0])
     second = agent.next(first, batch.action[:, 0])
     torch.testing.assert_close(z[:, 0], first.detach())

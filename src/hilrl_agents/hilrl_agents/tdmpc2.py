@@ -184,12 +184,10 @@ class TDMPC2(Agent):
 
     def _step(self, batch: Batch, features: Tensor, shown: Tensor, updates: int) -> dict[str, float]:
         c, names = self.config, ("latent", "model", "critic")
-        loss, z, metrics = self.model_loss(batch, features)
-        loss = loss + c.bc_latent_weight * self.cloning_loss(z[:, :-1], batch, shown)
+        loss, z, metrics = self.model_loss(batch, features, shown)
         model = [self.optimizers[name] for name in names]
         minimise(loss, *model, *self.vision.with_values, clip=c.grad_clip)
         self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-        z = z.detach()
         loss = cloning = self.cloning_loss(z[:, :-1], batch, shown)
         if updates >= c.critic_warmup:
             loss = c.bc_loss_weight * cloning + self.policy_loss(z)
@@ -197,17 +195,21 @@ class TDMPC2(Agent):
         metrics |= {"bc_loss": cloning.detach()}
         return {name: float(value) for name, value in metrics.items()}
 
-    def model_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def model_loss(
+        self, batch: Batch, features: Tensor, shown: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Σ_t ρ^t (w_z |z_{t+1} − sg h(s_{t+1})|² + w_r CE(r_t) + w_q CE(Q_t) + w_d BCE(d_t)) / H (TD-MPC2, eq. 3).
 
-        z_0 = h(s_0), z_{t+1} = d(z_t, a_t); means over rows, steps behind a termination count nothing.
+        z_0 = h(s_0), z_{t+1} = d(z_t, a_t); means over rows, steps behind a termination count nothing. What imitation
+        from z costs is added (`bc_latent_weight`; MoDem).
 
         Args:
             batch: with the path.
             features: of its observation, [B, F].
+            shown: 1 on steps that are imitated, [B, H].
 
         Returns:
-            The loss (scalar), z [B, H + 1, Z], and metrics.
+            The loss (scalar), z [B, H + 1, Z] without gradient, and metrics.
         """
         c, length = self.config, batch.action.shape[1]
         span = torch.arange(length)
@@ -232,8 +234,9 @@ class TDMPC2(Agent):
         losses = {name: (weight * loss).sum() / len(batch) for name, loss in losses.items()}
         loss = c.consistency_weight * losses["consistency"] + c.reward_weight * losses["reward"]
         loss = loss + c.value_weight * losses["value"] + c.termination_weight * losses["termination"]
+        loss = loss + c.bc_latent_weight * self.cloning_loss(path[:, :-1], batch, shown)
         metrics = {f"{name}_loss": value.detach() for name, value in losses.items()}
-        return loss, path, metrics | {"td_target": target.mean()}
+        return loss, path.detach(), metrics | {"td_target": target.mean()}
 
     def td_target(self, reward: Tensor, ended: Tensor, after: Tensor) -> Tensor:
         """Y = r + γ (1 − d) min of two random Q'(z', a'), a' ~ π(z') (TD-MPC2, eq. 4) → [B, H].
