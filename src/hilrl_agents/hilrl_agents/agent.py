@@ -3,6 +3,7 @@
 import abc
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch
 from hilrl_agents.chunks import ChunkOptions, check_execution
+from hilrl_agents.config import option
 from hilrl_agents.optim import FlatAdam
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages
@@ -19,6 +21,17 @@ from hilrl_agents.warm_start import WarmStart, WarmStartError, copy_matching, fi
 
 class AgentStateError(ValueError):
     """Tensors that do not belong to this agent; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class TakeoverOptions:
+    """What a person's take-over means to values."""
+
+    takeovers_end: bool = option(
+        False,
+        "Where a person takes over, what the policy did counts as a failure's end: its values are then those of the "
+        "policy alone, not of what the person makes of it (RLIF, arXiv 2311.12996, pays −1 there)",
+    )
 
 
 class Agent(abc.ABC):
@@ -73,7 +86,8 @@ class Agent(abc.ABC):
         self.spec, self.config = spec, config
         self.updates = 0
         self.n_step = self.pretrain_n_step = 1
-        self.path = self.takeovers_end = False
+        self.path = False
+        self.takeovers_end = isinstance(config, TakeoverOptions) and config.takeovers_end
         self.features: FrozenImages | None = None
         self.pretrain_features: FrozenImages | None = None
         self.resting: Mapping[str, Tensor] = {}

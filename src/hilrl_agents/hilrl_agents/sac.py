@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.agent import Agent, TakeoverOptions, to_batch
 from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.cloning import CloningOptions, cloning_weight
@@ -37,7 +37,7 @@ from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
-class SACConfig(GateOptions, CloningOptions, ChunkOptions, EncoderOptions):
+class SACConfig(TakeoverOptions, GateOptions, CloningOptions, ChunkOptions, EncoderOptions):
     """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -87,11 +87,6 @@ class SACConfig(GateOptions, CloningOptions, ChunkOptions, EncoderOptions):
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
     )
-    takeovers_end: bool = option(
-        False,
-        "Where a person takes over, what the policy did counts as a failure's end: its values are then those of the "
-        "policy alone, not of what the person makes of it (RLIF, arXiv 2311.12996, pays −1 there)",
-    )
     pretrain_returns: int = option(
         0,
         "Steps of the demonstrations' returns on which the critic is started while the actor imitates, an "
@@ -119,7 +114,7 @@ class SAC(Agent):
 
     def __init__(self, spec: PolicySpec, config: SACConfig, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
-        c, self.n_step, self.takeovers_end = config, config.n_step, config.takeovers_end
+        c, self.n_step = config, config.n_step
         self.pretrain_n_step = c.pretrain_returns or c.n_step
         flat = spec.horizon * spec.action_dim
         bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.agent import Agent, TakeoverOptions, to_batch
 from hilrl_agents.batch import Batch, Observation
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import ConfigError, option
@@ -31,7 +31,7 @@ GROUP = 8  # latent entries that sum up to 1
 
 
 @dataclass(frozen=True)
-class TDMPC2Config(ChunkOptions, EncoderOptions):
+class TDMPC2Config(TakeoverOptions, ChunkOptions, EncoderOptions):
     """Options of `tdmpc2`; defaults are the paper's, in its 1 million weights' size, where nothing else is said."""
 
     batch_size: int = option(256, "Rows of one gradient step, each of H steps", "rows", low=2)
@@ -68,11 +68,6 @@ class TDMPC2Config(ChunkOptions, EncoderOptions):
         0.0,
         "The same in the latent state's loss: it then tells what imitation needs to know (MoDem; TD-MPC2: none)",
         low=0,
-    )
-    takeovers_end: bool = option(
-        False,
-        "Where a person takes over, what the policy did counts as a failure's end: its values are then those of the "
-        "policy alone, not of what the person makes of it (RLIF, arXiv 2311.12996, pays −1 there)",
     )
     critic_warmup: int = option(
         500, "Updates in which the policy only imitates, before it follows the critics", "updates", low=0
@@ -112,7 +107,7 @@ class TDMPC2(Agent):
 
     def __init__(self, spec: PolicySpec, config: TDMPC2Config, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
-        c, self.path, self.takeovers_end = config, True, config.takeovers_end
+        c, self.path = config, True
         _check(c)
         self.n_step = self.pretrain_n_step = spec.horizon
         pair = c.latent + spec.action_dim
