@@ -23,6 +23,11 @@ def everything(buffer, horizon=1, n_step=1, draws=600):
     return found
 
 
+def solved(found):
+    """Of all samples that occur, by the stamp of their start, whether what was done there solved the task."""
+    return {start: bool(batch.solved[row]) for start, (_, _, _, batch, row) in found.items()}
+
+
 def test_next_observation_never_crosses_a_truncation(buffer):
     seq = add_episode(buffer, 0, 1, 4, "truncated")
     add_episode(buffer, seq, 2, 4, "truncated")
@@ -144,9 +149,12 @@ def test_what_the_policy_did_ends_where_a_person_takes_over_if_so_wanted(tmp_pat
     )
     assert steps == before | after
     assert found[102][2] == (103 if ends else 105)
+    assert solved(found) == {start: not ends or start > 102 for start in found}
     buffer.close()
     again = ReplayBuffer(tmp_path, spec, 100, takeovers_end=ends)
-    assert {start: value[:2] for start, value in everything(again, n_step=3).items()} == steps
+    found = everything(again, n_step=3)
+    assert {start: value[:2] for start, value in found.items()} == steps
+    assert solved(found) == {start: not ends or start > 102 for start in found}
 
 
 @pytest.mark.parametrize("capacity", [6, 9, 40])

@@ -278,7 +278,7 @@ class ReplayBuffer:
             going = going & ~terminal & ~self._truncated[at]
         return (steps >= horizon) | ended, steps, ended
 
-    def _taken(self, slots: np.ndarray) -> np.ndarray | bool:
+    def _taken(self, slots: np.ndarray | int) -> np.ndarray | bool:
         """Whether a person took over right after these slots' steps, where that ends a sample."""
         if not self._takeovers_end:
             return False
@@ -443,6 +443,7 @@ class ReplayBuffer:
             slot = (slot - 1) % self._slots
             if not self._linked[slot]:
                 return
+            solved = solved and not self._taken(slot)
 
     def _follows(self, slot: Any, after: Any) -> Any:
         """Whether the observation in `after` is the one that came next after `slot`."""
