@@ -41,7 +41,8 @@ KINDS = {
     "diffusion_ddim": (
         DiffusionConfig, DiffusionPolicy,
         DIFFUSION | {"noise_scheduler_type": "DDIM", "num_inference_steps": 5, "prediction_type": "sample",
-                     "n_obs_steps": 1, "crop_shape": (40, 48), "use_film_scale_modulation": False},
+                     "n_obs_steps": 1, "crop_shape": (40, 48), "use_film_scale_modulation": False,
+                     "clip_sample_range": 2.0},
         TWO,
     ),
 }  # fmt: skip

@@ -47,6 +47,12 @@ class DiffusionConfig(ImitationOptions):
     prediction_type: str = option(
         "epsilon", "What the network tells: the noise, or the chunk (sample)", choices=("epsilon", "sample")
     )
+    clip_sample_range: float = option(
+        1.0,
+        "Bound on the denoised chunk; 1 is the range of the actions that it was taught first, beyond which no "
+        "correction can lead it: a gripper that nobody opened in a demonstration stays closed",
+        low=1,
+    )
     learning_rate: float = option(1e-4, "Adam's step size; small networks take 1e-3", low=0)
     past_actions: int = option(
         0, "Steps that the denoised chunk begins before now; LeRobot: n_obs_steps - 1", "steps", low=0
@@ -58,7 +64,7 @@ class Diffusion(Imitation):
 
     name = "diffusion"
     Config = DiffusionConfig
-    to_range = True  # denoised chunks are clipped to ±1
+    to_range = True
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         """Observation encoder and U-Net."""
@@ -134,12 +140,12 @@ class Diffusion(Imitation):
     def _denoised(
         self, x: Tensor, told: Tensor, kept: Tensor, kept_after: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """One step from ᾱ_k (`kept`) to ᾱ of the next level (`kept_after`), the chunk in it clipped to ±1."""
+        """One step from ᾱ_k (`kept`) to ᾱ of the next level (`kept_after`), the chunk in it clipped."""
         if self.config.prediction_type == "epsilon":
             noise, clean = told, (x - (1 - kept).sqrt() * told) / kept.sqrt()
         else:
             noise, clean = (x - kept.sqrt() * told) / (1 - kept).sqrt(), told
-        clean = clean.clamp(-1, 1)
+        clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
         if self.config.noise_scheduler_type == "DDIM":  # eq. 12 with σ = 0
             return kept_after.sqrt() * clean + (1 - kept_after).sqrt() * noise
         # DDPM, eq. 7: mean and variance of q(x_after | x, clean)

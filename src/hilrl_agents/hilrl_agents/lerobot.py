@@ -40,7 +40,7 @@ _SAME = {
     ),
     "diffusion": (
         "down_dims", "kernel_size", "n_groups", "diffusion_step_embed_dim", "use_film_scale_modulation",
-        "num_train_timesteps", "noise_scheduler_type", "prediction_type",
+        "num_train_timesteps", "noise_scheduler_type", "prediction_type", "clip_sample_range",
     ),
 }  # fmt: skip
 # settings whose other values the suite does not act on
@@ -51,7 +51,7 @@ _ONLY: dict[str, dict[str, Any]] = {
     },
     "diffusion": {
         "use_separate_rgb_encoder_per_camera": False, "resize_shape": None, "spatial_softmax_num_keypoints": 32,
-        "beta_schedule": "squaredcos_cap_v2", "clip_sample": True, "clip_sample_range": 1.0,
+        "beta_schedule": "squaredcos_cap_v2", "clip_sample": True,
     },
 }  # fmt: skip
 _EMPTY = "observation.images.empty_camera_"  # stands for a camera that is not there; lerobot fills it in
