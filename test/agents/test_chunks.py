@@ -53,7 +53,7 @@ def test_a_lost_step_costs_its_action_and_delays_nothing():
     assert actions(ChunkExecutor(Planner(n_action_steps=4)), 0, 2, 3, 6) == [0, 2, 3, 60]
 
 
-@pytest.mark.parametrize("coefficient", [0.01, 0.5])
+@pytest.mark.parametrize("coefficient", [0.01, 0.5, -0.4])
 def test_temporal_ensembling_is_the_weighted_average_of_all_plans_for_a_step(coefficient):
     steps = [0, 1, 2, 3, 4, 5, 8, 9]
     found = actions(ChunkExecutor(Planner(temporal_ensemble_coeff=coefficient)), *steps)

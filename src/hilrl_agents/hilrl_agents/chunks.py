@@ -18,9 +18,8 @@ class ChunkOptions:
     )
     temporal_ensemble_coeff: float = option(
         0.0,
-        "m > 0: plan at every step and average all plans for it with weights exp(-m i), i = 0 the oldest (ACT: 0.01); "
-        "0: no average",
-        low=0,
+        "m: plan at every step and average all plans for it with weights exp(-m i), i = 0 the oldest (ACT: 0.01); below "
+        "0 the newest weigh more: a robot that failed notices it; 0: no average",
     )
 
 
@@ -99,7 +98,8 @@ class ChunkExecutor:
         if not config.temporal_ensemble_coeff:
             return chunk[step - begin], planned_by
         actions = np.stack([plan[step - first] for first, _, plan in self._plans])
-        weights = np.exp(-config.temporal_ensemble_coeff * np.arange(len(actions), dtype=np.float32))
+        exponent = -config.temporal_ensemble_coeff * np.arange(len(actions), dtype=np.float32)
+        weights = np.exp(exponent - exponent.max())
         return (weights @ actions / weights.sum()).astype(np.float32), planned_by
 
 

@@ -57,6 +57,7 @@ _ONLY: dict[str, dict[str, Any]] = {
 _EMPTY = "observation.images.empty_camera_"  # stands for a camera that is not there; lerobot fills it in
 _BACKBONES = ("model.backbone.", "diffusion.rgb_encoder.backbone.")
 _EPSILON = 1e-8  # on LeRobot's widths
+_ALIKE = 1e-9  # a temporal_ensemble_coeff that is as good as 0
 _STILL = 1e-6  # width of an action that never changed, of [-1, 1]: learning divides by it
 
 
@@ -233,11 +234,17 @@ def lerobot_agent(
     return agent
 
 
+def _average(config: Mapping[str, Any]) -> float:
+    """The suite's temporal_ensemble_coeff: null is no average in LeRobot, 0 weighs all plans alike."""
+    coefficient = config.get("temporal_ensemble_coeff")
+    return 0.0 if coefficient is None else coefficient or _ALIKE
+
+
 def _asked(policy: LeRobotPolicy, state: Units, action: Units, overrides: dict[str, Any]) -> LeRobot:
     """The agent of a policy that lerobot runs, after a look at whether it does and at how long its chunks are."""
     folder, spec = policy.folder.resolve(), policy.spec()
     options = {"folder": str(folder), "digest": digest(folder), "frames": policy.frames} | overrides
-    average = policy.config.get("temporal_ensemble_coeff") or 0.0
+    average = _average(policy.config)
     images = {name: np.zeros(shape, np.uint8) for name, shape in spec.cameras.items()}
     try:
         trial = make_agent(policy.kind, spec, options | {"n_action_steps": 1})
@@ -263,7 +270,7 @@ def _options(policy: LeRobotPolicy) -> dict[str, Any]:
     if policy.cameras:
         options["image_encoder"] = str(policy.folder / "model.safetensors")
     if kind == "act":
-        options["temporal_ensemble_coeff"] = config.get("temporal_ensemble_coeff") or 0.0
+        options["temporal_ensemble_coeff"] = _average(config)
         options["n_vae_encoder_layers"] = config["n_vae_encoder_layers"] if config["use_vae"] else 0
         options["environment_state"] = policy.environment
     else:
