@@ -211,7 +211,9 @@ def test_a_perfect_noise_predictor_leads_to_the_one_chunk_there_is(sampler, kind
 
 @pytest.mark.parametrize(("bound", "opened"), [(1.0, 0.0), (4.0, 1.0)])
 def test_a_correction_may_go_beyond_what_demonstrations_did_as_far_as_wanted(bound, opened):
-    agent = agent_for("diffusion", PolicySpec(2, 1, horizon=4), prediction_type="sample", clip_sample_range=bound)
+    agent = agent_for(
+        "diffusion", PolicySpec(2, 1, horizon=4), prediction_type="sample", clip_sample_range=bound
+    )
     agent.fit_normalizer(np.zeros((2, 2)), np.array([[-1.0], [0.0]]))  # nobody opened the gripper
     agent.policy.forward = lambda x, step, features: agent.actions(torch.ones_like(x))
     assert np.allclose(agent.act(seen(agent.spec), False, 3), opened, atol=1e-6)

@@ -18,8 +18,8 @@ class ChunkOptions:
     )
     temporal_ensemble_coeff: float = option(
         0.0,
-        "m: plan at every step and average all plans for it with weights exp(-m i), i = 0 the oldest (ACT: 0.01); below "
-        "0 the newest weigh more: a robot that failed notices it; 0: no average",
+        "m: plan at every step and average all plans for it with weights exp(-m i), i = 0 the oldest (ACT: 0.01); "
+        "below 0 the newest weigh more: a robot that failed notices it; 0: no average",
     )
 
 
