@@ -60,9 +60,8 @@ def test_options_and_execution_are_the_checkpoints(folder):
     assert (config.environment_state, config.learning_rate, config.n_vae_encoder_layers) == (2, 1e-5, 1)
     write_config(folder, changed(temporal_ensemble_coeff=0.01, n_action_steps=1))
     assert lerobot_agent(read_lerobot_policy(folder)).config.temporal_ensemble_coeff == 0.01
-    write_config(
-        folder, changed(temporal_ensemble_coeff=0.0, n_action_steps=1)
-    )  # all plans weigh alike there
+    # 0 is no average here; there all plans weigh alike
+    write_config(folder, changed(temporal_ensemble_coeff=0.0, n_action_steps=1))
     assert 0 < lerobot_agent(read_lerobot_policy(folder)).config.temporal_ensemble_coeff < 1e-6
     assert lerobot_agent(read_lerobot_policy(folder), overrides={"dropout": 0}).config.dropout == 0
 

@@ -28,7 +28,8 @@ class Batch:
         offline: bool [B], rows that came from the offline buffer.
         person: bool [B, H], steps that a person acted.
         left: int64 [B], steps from the start to its episode's end, that included; 0 where that end is not stored.
-        solved: bool [B], the episode ended with a termination that was rewarded; False where no end is stored.
+        solved: bool [B], the episode ended with a termination that was rewarded; False where no end is stored, and
+            before a person took over where that ends a sample.
         path: observations after each of the T steps, [B, T, …]; padding repeats the last one. None: not asked for.
     """
 

@@ -75,7 +75,7 @@ class ReplayBuffer:
             raise
         self._linked = np.zeros(self._slots, bool)  # the next slot holds the next observation
         self._left = np.zeros(self._slots, np.int64)  # steps to the episode's end; 0: none is stored
-        self._solved = np.zeros(self._slots, bool)  # that end was a rewarded termination
+        self._solved = np.zeros(self._slots, bool)  # it was rewarded, and no take-over cuts it off
         self._features: np.ndarray | None = None  # of the frames, in memory; made when first asked for
         self._encoded = np.zeros(self._slots, np.int64)  # version that made a slot's features; 0: none
         self._rebuild()
@@ -436,7 +436,7 @@ class ReplayBuffer:
             self._end_episode(int(slot))
 
     def _end_episode(self, slot: int) -> None:
-        """Tells the steps that led to the end in this slot how far it was and how it ended."""
+        """Tells the steps that led to the end in this slot how far it was and whether they solved the task."""
         solved = bool(self._terminated[slot] and self._reward[slot] > 0)
         for left in range(1, self._held + 1):
             self._left[slot], self._solved[slot] = left, solved
