@@ -134,14 +134,15 @@ def test_backups_against_brute_force_with_any_horizon_and_n_step(buffer, end, n_
         assert float(target) == pytest.approx(rolled_out(start))
 
 
+@pytest.mark.parametrize("horizon", [1, 3])
 @pytest.mark.parametrize("ends", [False, True])
-def test_what_the_policy_did_ends_where_a_person_takes_over_if_so_wanted(tmp_path, spec, ends):
+def test_what_the_policy_did_ends_where_a_person_takes_over_if_so_wanted(tmp_path, spec, ends, horizon):
     buffer = ReplayBuffer(tmp_path, spec, 100, takeovers_end=ends)
     seq = add_episode(buffer, 0, 1, 3, None)
     seq = add_episode(buffer, seq, 1, 2, None, first=3, controller=1)  # takes over …
     seq = add_episode(buffer, seq, 1, 2, "terminated", first=5)  # … and lets go
     add_episode(buffer, seq, 2, 2, "terminated", controller=1)  # has it from the beginning
-    found = everything(buffer, n_step=3)
+    found = everything(buffer, horizon, n_step=3)
     steps = {start: (value[0], value[1]) for start, value in found.items()}
     after = {103: (3, 1.0), 104: (3, 0.0), 105: (2, 0.0), 106: (1, 0.0), 200: (2, 0.0), 201: (1, 0.0)}
     before = (
@@ -152,7 +153,7 @@ def test_what_the_policy_did_ends_where_a_person_takes_over_if_so_wanted(tmp_pat
     assert solved(found) == {start: not ends or start > 102 for start in found}
     buffer.close()
     again = ReplayBuffer(tmp_path, spec, 100, takeovers_end=ends)
-    found = everything(again, n_step=3)
+    found = everything(again, horizon, n_step=3)
     assert {start: value[:2] for start, value in found.items()} == steps
     assert solved(found) == {start: not ends or start > 102 for start in found}
 

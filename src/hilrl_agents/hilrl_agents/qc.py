@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hilrl_agents.agent import Agent, to_batch
+from hilrl_agents.agent import Agent, TakeoverOptions, to_batch
 from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
@@ -29,7 +29,7 @@ from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
-class QChunkingOptions(AverageOptions, ChunkOptions, EncoderOptions):
+class QChunkingOptions(AverageOptions, ChunkOptions, EncoderOptions, TakeoverOptions):
     """Options of `qc` and `qc_fql`; defaults are the paper's where nothing else is said."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -204,10 +204,7 @@ class QC(Agent):
             loss, metrics = self.critic_loss(part, features)
             minimise(loss, self.optimizers["critic"], *self.vision.with_values, clip=c.grad_clip)
             self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
-            weight = self.imitated(part)
-            if self.prior is not None and not self.ready:
-                weight = torch.zeros_like(weight)  # what was taken over rests meanwhile (WSRL)
-            loss, policy_metrics = self.policy_loss(part, features.detach(), weight)
+            loss, policy_metrics = self.policy_loss(part, features.detach(), self.imitated(part))
             minimise(loss, self.optimizers["policy"], clip=c.grad_clip)
         self.updates += 1
         self.handover.done |= self.ready
