@@ -200,7 +200,7 @@ def acts_as(agent, prior):
 
 @pytest.mark.parametrize("cameras", [{}, {"front": (16, 16, 3)}])
 @both
-def test_it_acts_bit_for_bit_as_the_flow_policy_that_it_starts_from_until_the_critic_is_warm(name, cameras):
+def test_where_nobody_shows_a_thing_it_acts_bit_for_bit_as_its_prior_until_the_critic_is_warm(name, cameras):
     spec = PolicySpec(2, 2, cameras, horizon=3)
     prior = flow_policy(spec)
     options = {"precision": "float32", "critic_hidden": [8, 8], "batch_size": 8, "critic_warmup": 3}
