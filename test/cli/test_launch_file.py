@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import rclpy
 import yaml
 
 from hilrl_cli import launch_file
@@ -306,6 +307,26 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(demo, tmp_path, sourced, caps
 def test_the_command_runs_a_launch_file(tmp_path, sourced):
     path = write(tmp_path, "launch:\n- executable: {cmd: sh -c 'exit 3'}\n")
     assert main(["launch", str(path), "--log-folder", str(tmp_path / "log")]) == 3
+
+
+def test_nodes_that_run_already_are_not_started_again(demo, tmp_path, sourced, capsys):
+    rclpy.init()
+    running = rclpy.create_node("session", namespace="left")
+    try:
+        code = {}
+        for namespace in ("left", "right"):
+            node = f"- node: {{pkg: demo, exec: plain, name: session, namespace: {namespace}}}\n"
+            path = write(tmp_path, "launch:\n" + node)
+            code[namespace] = main(["launch", str(path), "--log-folder", str(tmp_path / namespace)])
+    finally:
+        running.destroy_node()
+        rclpy.shutdown()
+    assert code == {"left": 2, "right": 0}
+    err = capsys.readouterr().err
+    domain = os.environ["ROS_DOMAIN_ID"]
+    assert err.startswith(f"hilrl launch: node '/left/session' runs already in ROS domain {domain}: ")
+    assert err.count("\n") == 1 and "ROS_DOMAIN_ID=" in err
+    assert not (tmp_path / "left").exists()  # nothing of it is left behind
 
 
 def test_help_imports_no_subcommand():

@@ -40,6 +40,7 @@ class Process:
 
     name: str  # unique in a launch, prefix of its output
     argv: tuple[str, ...]
+    node: str = ""  # its node's name with its namespace, where it has one
     env: Mapping[str, str] = field(default_factory=dict)  # what differs from the launching environment
     output: str = "log"  # as in ROS 2: "log" shows stderr only
     respawn: bool = False
@@ -397,12 +398,13 @@ class _Interpreter:
             command += ["-r", f"__ns:={namespace}"]
         for parameter, value in self.scope.variables.get("ros_parameters", ()):
             command += ["-p", f"{parameter}:={value}"]
-        target = f"{namespace.rstrip('/')}/{name}" if name is not None and namespace is not None else "/**"
+        full = f"{(namespace or '').rstrip('/')}/{name}" if name is not None else ""
+        target = full if full and namespace is not None else "/**"
         for entry in _entries(body, "param", {"name", "value", "type", "param", "from"}, ()):
             command += ["--params-file", self.parameter_file(entry, target, name or executable)]
         for entry in _entries(body, "remap", {"from", "to"}, {"from", "to"}):
             command += ["-r", f"{self.perform(entry, 'from')}:={self.perform(entry, 'to')}"]
-        self.add_process(body, command, name or executable)
+        self.add_process(body, command, name or executable, full)
 
     # parts of the actions
 
@@ -473,7 +475,7 @@ class _Interpreter:
             raise LaunchError(f"{body.places[key]}: '{key}' must be {example}")
         return value
 
-    def add_process(self, body: _Map, command: list[str], name: str) -> None:
+    def add_process(self, body: _Map, command: list[str], name: str, node: str = "") -> None:
         output = self.perform(body, "output") or "log"
         if output not in OUTPUTS:
             raise LaunchError(
@@ -492,6 +494,7 @@ class _Interpreter:
             Process(
                 name=f"{name}-{same + 1}" if same else name,
                 argv=tuple(command),
+                node=node,
                 env={key: value for key, value in env.items() if os.environ.get(key) != value},
                 output=output,
                 respawn="respawn" in body and self.boolean(body, "respawn"),

@@ -57,12 +57,15 @@ def start(file: str, words: list[str], log_folder: Path | None = None, view: Vie
     """
     environment.enter()
     from hilrl_cli import launch_file
+    from hilrl_cli.graph import refuse_running
     from hilrl_cli.supervisor import Supervisor
 
     path = launch_file.find(file)
     values = parse_arguments(words)
     declared = launch_file.declared_arguments(path)
     check({name: argument.default for name, argument in declared.items()} | values)
+    with tempfile.TemporaryDirectory(prefix="hilrl_") as folder:
+        refuse_running(launch_file.load(path, values, folder))
     if {"run", "runs_dir"} <= set(declared):
         values["runs_dir"] = os.path.abspath(values.get("runs_dir", declared["runs_dir"].default))
         values.setdefault("run", run_name({n: a.default for n, a in declared.items()} | values))
