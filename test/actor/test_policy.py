@@ -130,6 +130,24 @@ def test_exploration_depends_on_weights_and_seed_alone(policy):
     assert first[0].shape == (len(CONTRACT.action.names),) and np.abs(first).max() <= 1
 
 
+def test_an_agent_and_its_prior_draw_by_themselves():
+    seeds = {}
+    policy = object.__new__(Policy)
+    policy.prior_actions, policy.version = {}, 1
+
+    class Executor:
+        def __init__(self, name):
+            self.name = name
+
+        def act(self, observation, *arguments):
+            seeds[self.name] = arguments[-4 if self.name == "agent" else 0]
+            return (np.zeros(0), 1) if self.name == "agent" else np.zeros(0)
+
+    policy.executor, policy.prior = Executor("agent"), Executor("prior")
+    policy.act({"state": np.zeros(2, np.float32), "images": {}}, True, 3, 1, 0)
+    assert seeds["agent"] != seeds["prior"]
+
+
 def test_a_chunk_goes_on_with_the_weights_that_planned_it_until_a_person_acts():
     settings = AgentSettings("bc", 4, {"hidden": [8], "n_action_steps": 4})
     policy = Policy.untrained(CONTRACT, settings)

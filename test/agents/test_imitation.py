@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,10 +110,19 @@ def test_loss_of_act_is_the_absolute_error_plus_the_divergence_of_the_style():
 
 
 def test_divergence_of_a_gaussian_from_the_standard_one():
-    # 0.5 (σ² + μ² − 1 − log σ²), summed over entries, mean over rows
-    expected = (0.5 * (math.e + 4 - 1 - 1) + 0.0) / 2
+    # 0.5 (σ² + μ² − 1 − log σ²), summed over entries
     found = kl_divergence(torch.tensor([[2.0], [0.0]]), torch.tensor([[1.0], [0.0]]))
-    assert found.item() == pytest.approx(expected, rel=1e-6)
+    assert found.tolist() == pytest.approx([0.5 * (math.e + 4 - 1 - 1), 0.0], rel=1e-6)
+
+
+def test_rows_where_nobody_showed_a_thing_are_no_part_of_acts_divergence():
+    agent = agent_for("act", PolicySpec(2, 2, horizon=4), dropout=0.0, n_vae_encoder_layers=1)
+    whole = random_batch(agent.spec, 8, offline=[True] * 8)
+    half = replace(whole, person=whole.person & (torch.arange(8) < 4)[:, None])
+    seen = agent.encoder(whole.observation)
+    rows = [replace(half, person=half.person & (torch.arange(8) == row)[:, None]) for row in range(4)]
+    each = [agent.loss(seen, batch)[1]["kl"].item() for batch in rows]
+    assert agent.loss(seen, half)[1]["kl"].item() == pytest.approx(np.mean(each), rel=1e-4)
 
 
 @policies

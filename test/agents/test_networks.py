@@ -25,11 +25,12 @@ def by_autograd(net, member, x):
     return x @ weight.T + bias
 
 
+@pytest.mark.parametrize("hidden", [(16, 12), (16,), ()])
 @pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("outputs", [1, 4])
-def test_batched_ensemble_equals_a_loop_over_members_in_values_and_gradients(members, outputs):
+@pytest.mark.parametrize("outputs", [1, 4, 7])
+def test_batched_ensemble_equals_a_loop_over_members_in_values_and_gradients(members, outputs, hidden):
     torch.manual_seed(0)
-    net = perturbed(EnsembleMLP(members, 7, (16, 12), outputs))
+    net = perturbed(EnsembleMLP(members, 7, hidden, outputs))
     inputs = [torch.randn(5, size, requires_grad=True) for size in (4, 3)]
     batched = net(*inputs)
     looped = torch.stack([by_autograd(net, m, torch.cat(inputs, 1)) for m in range(members)])

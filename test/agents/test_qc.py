@@ -239,6 +239,26 @@ def test_it_goes_on_as_an_agent_like_itself(name):
     assert bool(agent.handover.done)
 
 
+def test_an_actor_that_acts_already_rests_until_its_new_critic_is_warm():
+    prior = agent_for("qc_fql", warm=False, batch_size=8, critic_warmup=1)
+    prior.update(random_batch(SPEC, 8))
+    agent = make_agent("qc_fql", SPEC, {"critic_warmup": 3}, prior=prior, seed=9)
+    for update in range(3):
+        assert acts_as(agent, prior)
+        agent.update(random_batch(SPEC, 8, seed=update))
+    agent.update(random_batch(SPEC, 8))
+    assert not acts_as(agent, prior)
+
+
+def test_a_fit_of_the_encoder_takes_the_actor_along_that_acts():
+    spec = PolicySpec(2, 2, {"front": (16, 16, 3)}, horizon=3)
+    agent = agent_for("qc_fql", spec, image_encoder="imitation", encoder_refresh_updates=2)
+    before = agent.state()
+    agent.refresh(random_batch(spec, 8, seed=seed) for seed in range(3))
+    moved = {name for name, tensor in agent.state().items() if not torch.equal(tensor, before[name])}
+    assert {"policy.weights.0", "actor.weights.0"} <= moved and "critic.weights.0" not in moved
+
+
 @pytest.mark.parametrize(
     ("horizon", "options", "error"),
     [
@@ -323,7 +343,7 @@ def test_utd_ratio_counts_the_steps_of_critic_and_policy_alike(name):
 
 @both
 def test_pretraining_imitates_and_leaves_the_critic_alone(name):
-    agent = agent_for(name, learning_rate=1e-2, hidden=[32])
+    agent = agent_for(name, warm=False, learning_rate=1e-2, hidden=[32])
     before = agent.state()
     losses = [agent.pretrain(random_batch(SPEC, 32))["bc_loss"] for _ in range(80)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])

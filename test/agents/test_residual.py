@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_corrections_of_absolute_positions_are_measured_by_how_much_the_priors_v
     features = agent.encoder(batch.observation)
     for action, steady in (([0.9, 0.9], [1.0, 1.0]), ([-0.9, -0.9], [-1.0, -1.0])):
         batch.action[:] = torch.tensor(action)
-        loss = agent.taught(features, torch.tensor(steady).expand(4, 2), batch)
+        loss = agent.taught(features, torch.tensor(steady).expand(4, 2), batch, batch.shown())
         assert float(loss) == pytest.approx(0, abs=1e-6)
 
 
@@ -123,7 +124,9 @@ def test_an_encoder_of_its_own_is_fitted_by_imitation_before_and_in_between():
             if not torch.equal(t, before[name])
         }
 
-    batches = [random_batch(agent.spec, 8, seed=seed) for seed in range(5)]
+    # rows of one buffer, which are not marked as offline
+    batches = [random_batch(agent.spec, 8, offline=[False] * 8, seed=seed) for seed in range(5)]
+    batches = [replace(batch, person=torch.ones_like(batch.person)) for batch in batches]
     assert agent.pretrains
     assert moved(lambda: agent.pretrain(batches[0])) == {
         "encoder"
@@ -131,6 +134,25 @@ def test_an_encoder_of_its_own_is_fitted_by_imitation_before_and_in_between():
     rest = iter(batches)
     assert moved(lambda: agent.refresh(rest)) == {"encoder", "actor", "average"}
     assert len(list(rest)) == 2
+
+
+def test_corrections_without_a_measure_of_absolute_positions_are_refused():
+    spec = PolicySpec(3, 2, absolute=True)
+    with pytest.raises(
+        ConfigError, match="which 'bc' does not tell; expected act, diffusion, flow, qc or lerobot"
+    ):
+        make_agent("residual", replace(SEEN, absolute=True), SMALL, prior=make_agent("bc", spec))
+
+
+@pytest.mark.parametrize("name", ["residual", "ibrl"])
+def test_what_was_improved_can_be_improved_again(name, tmp_path):
+    prior = flow()
+    once = make_agent(name, SEEN, SMALL, 5, prior)
+    once.encoder.normalizer.mean[:3] = torch.tensor([1.0, 2.0, 3.0])
+    save_checkpoint(tmp_path / "once", once)
+    twice = make_agent(name, SEEN, SMALL, 6, load_checkpoint(tmp_path / "once", policy_only=True)[0])
+    assert_acts_as(twice, prior)  # neither has learnt a thing
+    assert twice.encoder.normalizer.mean[:3].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_the_targets_actions_are_corrected_too():

@@ -213,3 +213,11 @@ def test_initial_exploration_has_the_asked_standard_deviation():
     _, log_std = agent.actor(torch.randn(200, 3))
     assert log_std.exp().mean().item() == pytest.approx(0.3, rel=0.2)
     assert math.isclose(agent.temperature().item(), 0.01, rel_tol=1e-5)
+
+
+def test_without_a_running_average_the_newest_actor_acts():
+    agent = make_agent("sac", PolicySpec(2, 2), {"hidden": [8], "batch_size": 8, "policy_average": 0.0})
+    for seed in range(3):
+        agent.update(random_batch(agent.spec, 8, seed=seed))
+    for newest, average in zip(agent.actor.parameters(), agent.average.parameters(), strict=True):
+        assert torch.equal(newest, average)

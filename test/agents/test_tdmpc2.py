@@ -271,3 +271,11 @@ def test_a_checkpoint_goes_on_bit_for_bit(encoder, tmp_path):
 def test_sizes_that_do_not_go_together_are_one_clear_sentence(options, error):
     with pytest.raises(ConfigError, match=error):
         agent_for(**options)
+
+
+def test_everything_that_observes_learns_slower():
+    agent = agent_for(
+        PolicySpec(3, 2, {"front": (16, 16, 3)}, horizon=3), learning_rate=1e-3, encoder_scale=0.5
+    )
+    rates = {name: optimizer.adam.param_groups[0]["lr"] for name, optimizer in agent.optimizers.items()}
+    assert rates["latent"] == rates["encoder"] == 5e-4 and rates["model"] == 1e-3

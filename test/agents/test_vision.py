@@ -258,3 +258,20 @@ def test_a_damaged_checkpoint_of_a_resnet_is_one_clear_sentence(weights, tmp_pat
     (tmp_path / "checkpoint" / "encoder.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"encoder\.safetensors is damaged"):
         load_checkpoint(tmp_path / "checkpoint")
+
+
+def test_a_policy_that_sees_with_a_resnet_is_one_to_start_from(weights):
+    spec = PolicySpec(SPEC.state_dim, SPEC.action_dim, SPEC.cameras, horizon=2)
+    prior = make_agent("flow", spec, {"hidden": [8], "image_encoder": str(weights)}, seed=1)
+    agent = make_agent("qc", spec, {"critic_hidden": [8]}, prior=prior)
+    seen = observation(spec, 7)
+    np.testing.assert_array_equal(agent.act(seen, False, 3), prior.act(seen, False, 3))
+    sac = make_agent("sac", SPEC, {"hidden": [8], "image_encoder": str(weights)})
+    again = make_agent("sac", SPEC, {}, prior=sac)
+    np.testing.assert_array_equal(again.act(seen, False), sac.act(seen, False))
+
+
+@pytest.mark.parametrize("name", ["sac", "qc", "tdmpc2"])
+def test_only_over_a_prior_images_are_seen_with_the_priors_eyes(name):
+    with pytest.raises(ConfigError, match=rf"{name}\.image_encoder: is prior, which ibrl and residual alone"):
+        make_agent(name, SPEC, {"image_encoder": "prior"})

@@ -20,6 +20,7 @@ from hilrl_agents import PolicySpec, make_agent, save_checkpoint
 from hilrl_agents.checkpoint import CheckpointError
 from hilrl_agents.lerobot import lerobot_agent, read_lerobot_policy
 from hilrl_agents.replay import ReplayError
+from hilrl_agents.sac import SAC
 from hilrl_data.bags import BagError, EpisodeInfo, EpisodeWriter
 from hilrl_data.episodes import write_episodes
 from hilrl_data.lerobot_writer import write_lerobot
@@ -385,6 +386,36 @@ def test_of_offline_data_all_is_learnt_from_and_what_a_person_did_is_imitated(ma
     assert learner.load_offline(demos) == 4 + 8 and len(learner.offline) == 4 + 12  # after a restart
     batch = learner.offline.sample(256, np.random.default_rng(0))
     assert 0 < batch.person.float().mean() < 1
+
+
+def test_a_recorded_mistake_that_a_person_put_right_is_no_success_where_take_overs_end(
+    make_learner, tmp_path
+):
+    data = record_demos(tmp_path / "data", count=1, idle=2)
+    agent = dataclasses.replace(TINY, options=TINY.options | {"takeovers_end": True})
+    learner = make_learner(agent=agent, settings=dataclasses.replace(SETTINGS, offline_data=(data,)))
+    learner.load_offline(None)
+    batch = learner.offline.sample(64, np.random.default_rng(0))
+    person = batch.person[:, 0]
+    assert person.any() and not person.all()
+    assert batch.solved[person].all() and not batch.solved[~person].any()
+    assert batch.bootstrap[batch.left == 5].eq(0).all()  # the step before the person's first
+
+
+def test_nothing_is_fitted_anew_where_nobody_has_shown_anything(make_learner, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(SAC, "refresh_due", True)
+    monkeypatch.setattr(SAC, "refresh", lambda self, batches: fitted.append(next(iter(batches))))
+    learner = make_learner()
+    learner.pretrain(threading.Event())
+    for msg in stream([1, 2, 3]):
+        learner.ingest(msg)
+    drain(learner)
+    assert learner.agent.updates and not fitted
+    for msg in stream([4], seq=15, people=[(4, step) for step in range(5)]):
+        learner.ingest(msg)
+    drain(learner)
+    assert fitted
 
 
 def test_offline_data_does_not_push_the_demonstrations_out(make_learner, tmp_path):

@@ -121,7 +121,7 @@ class Policy:
         key = episode, step
         if key not in self.prior_actions:
             with _one_sentence():
-                action = self.prior.act(observation, _draw(seed, step), episode, step)
+                action = self.prior.act(observation, _draw(seed, step, "prior"), episode, step)
             self.prior_actions = {k: v for k, v in self.prior_actions.items() if step - 10 < k[1] < step}
             self.prior_actions[key] = action
         return self.prior_actions[key]
@@ -141,6 +141,7 @@ def _one_sentence() -> Iterator[None]:
         raise UserError(str(error)) from None
 
 
-def _draw(seed: int, step: int) -> int:
-    digest = hashlib.sha256(repr((seed, step)).encode()).digest()
+def _draw(seed: int, step: int, *whose: str) -> int:
+    """Seed of a draw; two that are made in the same step must not be alike."""
+    digest = hashlib.sha256(repr((seed, step, *whose)).encode()).digest()
     return int.from_bytes(digest[:7], "little")

@@ -80,7 +80,8 @@ class ACT(Imitation):
             if self.config.n_vae_encoder_layers:
                 mean, log_variance = self.policy.latent_of(state, action, weight == 0)
                 latent = mean + (log_variance / 2).exp() * torch.randn(mean.shape)
-                divergence = kl_divergence(mean, log_variance)
+                shown = weight.amax(1)
+                divergence = (kl_divergence(mean, log_variance) * shown).sum() / shown.sum().clamp_min(1)
             l1 = masked_mean((self.policy(state, maps, latent) - action).abs(), weight)
         metrics = {"bc_loss": l1.detach(), "kl": divergence.detach()}
         return l1 + self.config.kl_weight * divergence, metrics
@@ -133,5 +134,5 @@ class MapEncoder(nn.Module):
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) ‖ N(0, 1)), summed over entries, mean over rows (arXiv 1312.6114, app. B) → scalar."""
-    return (-0.5 * (1 + log_variance - mean.square() - log_variance.exp())).sum(1).mean()
+    """KL(N(mean, variance) ‖ N(0, 1)), summed over entries (arXiv 1312.6114, app. B) → [B]."""
+    return (-0.5 * (1 + log_variance - mean.square() - log_variance.exp())).sum(1)

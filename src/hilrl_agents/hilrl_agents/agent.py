@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hilrl_agents.batch import Batch
 from hilrl_agents.chunks import ChunkOptions, check_execution
-from hilrl_agents.config import option
+from hilrl_agents.config import ConfigError, option
 from hilrl_agents.optim import FlatAdam
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import FrozenImages
@@ -83,6 +83,11 @@ class Agent(abc.ABC):
 
     def __init__(self, spec: PolicySpec, config: Any, seed: int = 0) -> None:
         check_execution(config, spec.horizon, self.name)
+        if getattr(config, "image_encoder", "") == "prior" and not self.observes_prior:
+            raise ConfigError(
+                f"{self.name}.image_encoder: is prior, which ibrl and residual alone can see with; expected trained, "
+                "imitation or a file of weights"
+            )
         self.spec, self.config = spec, config
         self.updates = 0
         self.n_step = self.pretrain_n_step = 1

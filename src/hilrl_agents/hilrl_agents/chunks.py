@@ -112,17 +112,22 @@ class PriorExecutor:
 
     def __init__(self, agent: Any) -> None:
         self._executor = ChunkExecutor(agent.prior) if agent.observes_prior else None
+        self._beneath = (
+            PriorExecutor(agent.prior) if agent.observes_prior else None
+        )  # the prior may have one too
 
     def interrupt(self) -> None:
         """Forgets what was planned: a person moved the arm elsewhere."""
         if self._executor:
             self._executor.interrupt()
+            self._beneath.interrupt()
 
     def act(self, observation: Mapping[str, Any], seed: int, episode: int, step: int) -> np.ndarray:
         """Action [A] of the prior in this step, see `ChunkExecutor.act`; empty if it is not observed."""
         if self._executor is None:
             return np.zeros(0, np.float32)
-        return self._executor.act(observation, False, seed, episode, step)[0]
+        seen = with_prior_action(observation, self._beneath.act(observation, seed, episode, step))
+        return self._executor.act(seen, False, seed, episode, step)[0]
 
 
 def with_prior_action(observation: Mapping[str, Any], action: np.ndarray) -> dict[str, Any]:

@@ -28,6 +28,11 @@ from hilrl_agents.warm_start import WarmStart
 class IBRLConfig(SACConfig):
     """Options of `ibrl`; those of `sac`, and how the prior is explored around and imitated."""
 
+    image_encoder: str = option(
+        "prior",
+        "prior: what the prior makes of images, its features cached, and one layer on top that is trained by the "
+        "critic's loss; or as in `sac`: what has been handed over then changes with the encoder",
+    )
     prior_noise: float = option(
         0.1,
         "Standard deviation of the noise on the prior's action while exploring: critics must see what is beside it",
@@ -136,6 +141,6 @@ class IBRL(OverPrior):
     def update(self, batch: Batch) -> dict[str, float]:
         """As `sac`'s; the values that choose follow the critics as the averaged actor follows the newest one."""
         metrics = super().update(batch)
-        self._flat_values.lerp_(self.optimizers["critic"].flat, self.config.policy_average)
+        self._flat_values.lerp_(self.optimizers["critic"].flat, self.config.policy_average or 1.0)
         self.begun.done |= self.updates >= self.config.critic_warmup
         return metrics

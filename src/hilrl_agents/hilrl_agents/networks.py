@@ -58,8 +58,12 @@ class _LayerNormMLP(torch.autograd.Function):
         gradients: list[Tensor | None] = [None, None]
         if ctx.trained:
             gradients = [torch.bmm(flow.mT, inner), flow.sum(1, keepdim=True)]
-        # an outer product where there is a single output: as a matrix product it is slow
-        flow = flow * weight if weight.shape[1] == 1 else torch.bmm(flow, weight)
+        if not ctx.layers:  # the only layer is the last one, [E, out, in]
+            weight = weight.mT
+        elif weight.shape[1] == 1:  # an outer product: as a matrix product it is slow
+            flow = flow * weight
+        else:
+            flow = torch.bmm(flow, weight)
         for index, (inner, weight, z, mean, rstd, output) in reversed(list(enumerate(ctx.layers))):
             flow = torch.ops.aten.threshold_backward(flow, output, 0.0)
             offset_gradient = flow.sum(1, keepdim=True) if ctx.trained else None

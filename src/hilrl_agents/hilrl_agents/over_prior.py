@@ -37,8 +37,9 @@ class OverPrior(SAC):
         mine, size = self.encoder.normalizer, self.spec.state_dim - self.spec.action_dim
         theirs = prior.encoder.normalizer
         copied, fresh = [], [("actor", "the prior acts beneath it")]
-        if len(theirs.mean) == size:  # a policy of several frames normalises them together
-            mine.mean[:size], mine.std[:size] = theirs.mean, theirs.std
+        beneath = self.spec.action_dim if prior.observes_prior else 0
+        if len(theirs.mean) == size + beneath:  # a policy of several frames normalises them together
+            mine.mean[:size], mine.std[:size] = theirs.mean[:size], theirs.std[:size]
             copied = ["encoder.normalizer.mean", "encoder.normalizer.std"]
         if self.spec.cameras and self.config.image_encoder == "prior":
             if not prior.shows_images:
@@ -57,3 +58,10 @@ class OverPrior(SAC):
     def prior_action(self, observation: Observation) -> Tensor:
         """b, what the prior does: the state's last entries → [B, A]."""
         return observation["state"][:, self.spec.state_dim - self.spec.action_dim :]
+
+
+def lowest_prior(agent: Agent) -> Agent:
+    """The policy at the bottom: of an agent over a prior that prior's, of any other itself."""
+    while agent.observes_prior and agent.prior is not None:
+        agent = agent.prior
+    return agent

@@ -105,7 +105,7 @@ class QC(Agent):
     Config = QCConfig
     policy_networks = ("encoder", "policy", "actions", "critic", "handover")
     prior_networks = {"flow": {"encoder": "encoder", "policy": "policy", "actions": "actions"}}  # noqa: RUF012
-    prior_options = ("hidden", "flow_steps", "image_channels", "image_features")
+    prior_options = ("hidden", "flow_steps", "image_encoder", "image_channels", "image_features")
 
     def __init__(self, spec: PolicySpec, config: QChunkingOptions, seed: int = 0) -> None:
         super().__init__(spec, config, seed)
@@ -166,6 +166,11 @@ class QC(Agent):
                 )
         self.target.load_state_dict(self.critic.state_dict())
         return warm
+
+    @property
+    def spread(self) -> Tensor:
+        """How much the actions vary that it was taught [A]."""
+        return self.actions.std.clamp_min(self.config.action_std_floor)
 
     @property
     def execution(self) -> ChunkOptions:
@@ -241,7 +246,7 @@ class QC(Agent):
     def _imitate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """One imitation step → features [B, F] without gradient, metrics."""
         features = self.vision.imitate(batch)
-        loss, metrics = self.cloning_loss(batch, features, gone_on(batch)[1])
+        loss, metrics = self.imitation_loss(batch, features, gone_on(batch)[1])
         minimise(loss, self.optimizers["policy"], *self.vision.with_values, clip=self.config.grad_clip)
         return features.detach(), metrics
 
@@ -285,6 +290,12 @@ class QC(Agent):
 
     def policy_loss(self, batch: Batch, features: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the acting networks (scalar) and metrics; features [B, F], weight of imitated steps [B, H]."""
+        return self.cloning_loss(batch, features, weight)
+
+    def imitation_loss(
+        self, batch: Batch, features: Tensor, weight: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the acting networks follow where nothing but imitation counts, as `policy_loss`."""
         return self.cloning_loss(batch, features, weight)
 
     def cloning_loss(

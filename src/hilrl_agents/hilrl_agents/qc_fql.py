@@ -45,19 +45,18 @@ class QCFQL(QC):
     def policy_loss(self, batch: Batch, features: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_flow + α |μ(s, e) − z(s, e)|² − mean_E Q(s, μ(s, e)), z the flow policy's chunk from e (FQL, algorithm 1).
 
-        The last term comes when the critic is warm. Cloning is of weighted steps, the rest of all rows.
+        The last term comes when the critic is warm; until then an actor that has been handed over to, a prior's, rests.
+        Cloning is of weighted steps, the rest of all rows.
 
         Returns:
             The loss (scalar) and metrics.
         """
         c = self.config
-        cloning, metrics = self.cloning_loss(batch, features, weight)
-        noise = self.noise(len(batch), self.generator)
-        chunk = self.one_step(features, noise)
-        with torch.no_grad():
-            taught = self.actions(self.actions.inverse(self.draw(features, noise)))
-        distance = (chunk - taught).square().mean()
-        loss = cloning + c.alpha * distance
+        loss, metrics = self.cloning_loss(batch, features, weight)
+        if self.handover.done and not self.ready:
+            return loss, metrics
+        distance, chunk = self.distillation(features)
+        loss = loss + c.alpha * distance
         metrics |= {"distill_loss": distance.detach()}
         if self.ready:
             q = self.value(self.critic, features, self.actions.inverse(chunk), frozen=True).mean(0)
@@ -65,6 +64,23 @@ class QCFQL(QC):
             loss = loss - q.mean() / scale
             metrics |= {"q_policy": q.detach().mean()}
         return loss, metrics
+
+    def imitation_loss(
+        self, batch: Batch, features: Tensor, weight: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `qc`'s, and the actor follows the flow policy once it acts."""
+        loss, metrics = self.cloning_loss(batch, features, weight)
+        return loss + (
+            self.config.alpha * self.distillation(features)[0] if self.handover.done else 0
+        ), metrics
+
+    def distillation(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """|μ(s, e) − z(s, e)|², a mean (scalar), and the normalised chunks μ(s, e) [B, H, A]; features [B, F]."""
+        noise = self.noise(len(features), self.generator)
+        chunk = self.one_step(features, noise)
+        with torch.no_grad():
+            taught = self.actions(self.actions.inverse(self.draw(features, noise)))
+        return (chunk - taught).square().mean(), chunk
 
     def one_step(self, features: Tensor, noise: Tensor) -> Tensor:
         """Normalised chunks μ(s, e): features [B, F], noise [B, H, A] → [B, H, A]."""

@@ -242,6 +242,10 @@ class ReplayBuffer:
         parts = [(self, self._draw(batch_size, rng, horizon, n_step), False)]
         return _assemble(parts, horizon, n_step, features, path)
 
+    def can_sample(self, horizon: int, n_step: int = 1) -> bool:
+        """Whether there is a start that `sample` can draw."""
+        return bool(self._usable(self._live_slots(), horizon, n_step)[0].any())
+
     def _draw(self, count: int, rng: np.random.Generator, horizon: int, n_step: int) -> np.ndarray | None:
         """`count` usable slots with replacement; None if there is no usable one."""
         first, held = self._written - self._held, self._held

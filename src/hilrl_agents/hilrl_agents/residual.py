@@ -18,10 +18,10 @@ from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.cloning import cloning_weight
 from hilrl_agents.config import option
 from hilrl_agents.networks import cloning_loss, squash
-from hilrl_agents.over_prior import OverPrior
+from hilrl_agents.over_prior import OverPrior, lowest_prior
 from hilrl_agents.sac import SACConfig
 from hilrl_agents.spec import PolicySpec
-from hilrl_agents.warm_start import WarmStart
+from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 STEP = 0.4  # of the standard deviation of absolute positions: about what they change by in a step, at 10 Hz
 
@@ -83,9 +83,15 @@ class Residual(OverPrior):
         """Puts the prior beneath; it acts uncorrected where nothing is explored, until a correction has earned it."""
         warm = super().warm_start(prior, freeze)
         mine, size = self.encoder.normalizer, self.spec.state_dim - self.spec.action_dim
-        if self.spec.absolute and prior.spread is not None:
-            mine.mean[size:], mine.std[size:] = prior.actions.mean, prior.actions.std
-            self._unit = STEP * prior.spread
+        if self.spec.absolute:
+            lowest = lowest_prior(prior)
+            if lowest.spread is None:
+                raise WarmStartError(
+                    f"{self.name} measures corrections of absolute positions by how much those vary that its prior "
+                    f"was taught, which '{lowest.name}' does not tell; expected act, diffusion, flow, qc or lerobot"
+                )
+            mine.mean[size:], mine.std[size:] = lowest.actions.mean, lowest.actions.std
+            self._unit = STEP * lowest.spread
         self._gated()
         return warm
 
@@ -138,7 +144,7 @@ class Residual(OverPrior):
         if self.with_actor:  # what a person shows tells most of what is to be seen
             features = self.vision(batch.observation)
             steady = torch.tanh(self.actor(features)[0])
-        cloning = self.taught(features, steady, batch)
+        cloning = self.taught(features, steady, batch, batch.shown())
         entropy_term = self.temperature().detach() * log_density.mean()
         loss = entropy_term - q + c.residual_penalty * penalty + cloning_weight(c, self.updates) * cloning
         metrics = {
@@ -147,18 +153,22 @@ class Residual(OverPrior):
         }  # fmt: skip
         return loss, log_density.detach(), {name: value.detach() for name, value in metrics.items()}
 
-    def taught(self, features: Tensor, steady: Tensor, batch: Batch) -> Tensor:
-        """Squared distance from what a person showed, as critics are shown it, as far as a correction goes → scalar."""
+    def taught(self, features: Tensor, steady: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+        """Squared distance from what a person showed, as critics are shown it, as far as a correction goes → scalar.
+
+        weight [B, 1] of the steps.
+        """
         reach = max(1.0, self.config.residual_scale)
         shown = self.judged(features, fold(batch.action)).clamp(-reach, reach)
         own = self.judged(features, self.corrected(features, steady))
-        return cloning_loss(own, replace(batch, action=unfold(shown, 1)), batch.shown())
+        return cloning_loss(own, replace(batch, action=unfold(shown, 1)), weight)
 
     def refresh(self, batches: Iterable[Batch]) -> None:
         """Fits an imitation encoder anew, and the correction to its features."""
         for batch in itertools.islice(batches, self.config.encoder_refresh_updates):
             features = self.vision.imitate(batch)
-            self._improve_actor(self.taught(features, torch.tanh(self.actor(features)[0]), batch))
+            steady = torch.tanh(self.actor(features)[0])
+            self._improve_actor(self.taught(features, steady, batch, batch.person.float()))
 
     def update(self, batch: Batch) -> dict[str, float]:
         """As `sac`'s; then the bound of the correction grows."""

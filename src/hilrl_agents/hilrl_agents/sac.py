@@ -55,7 +55,7 @@ class SACConfig(TakeoverOptions, GateOptions, CloningOptions, ChunkOptions, Enco
     policy_average: float = option(
         0.003,
         "Share of the actor that its running average takes over per update; the average acts where nothing is "
-        "explored: it is steadier than the newest actor",
+        "explored: it is steadier than the newest actor; 0: the newest",
         low=0,
         high=1,
     )
@@ -284,7 +284,8 @@ class SAC(Agent):
         optimizer = self.optimizers["actor"]
         minimise(loss, optimizer, *others, clip=self.config.grad_clip)
         # the temperature lies behind the actor in the optimizer's vector
-        self._flat_running.lerp_(optimizer.flat[: len(self._flat_running)], self.config.policy_average)
+        share = self.config.policy_average or 1.0
+        self._flat_running.lerp_(optimizer.flat[: len(self._flat_running)], share)
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""

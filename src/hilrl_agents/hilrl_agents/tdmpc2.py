@@ -113,7 +113,7 @@ class TDMPC2(Agent):
         pair = c.latent + spec.action_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.vision = Vision(spec, c, c.hidden, c.learning_rate, False, self.generator)
+            self.vision = Vision(spec, c, c.hidden, c.learning_rate * c.encoder_scale, False, self.generator)
             self.encoder = self.vision.encoder
             self.latent = EnsembleMLP(1, self.encoder.size, c.hidden[:1], c.latent)
             self.dynamics = EnsembleMLP(1, pair, c.hidden, c.latent)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hilrl_agents.augmentation import augmented
 from hilrl_agents.batch import Batch, Observation
 from hilrl_agents.config import option
-from hilrl_agents.networks import EnsembleMLP, ObservationEncoder, bc_loss
+from hilrl_agents.networks import EnsembleMLP, ImageEncoder, ObservationEncoder, bc_loss
 from hilrl_agents.optim import FlatAdam, minimise
 from hilrl_agents.spec import PolicySpec
 
@@ -179,7 +179,7 @@ class Vision:
     def rest_as(self, prior: nn.Module) -> None:
         """Leaves the encoder for good as another one is, whose weights it was given: no fit, no other precision."""
         self.with_values, self._head = [], None
-        if self.encoder.images is not None:
+        if isinstance(self.encoder.images, ImageEncoder) and isinstance(prior.images, ImageEncoder):
             self.encoder.images.bf16 = prior.images.bf16
 
     def see_through(self, prior: Any) -> None:

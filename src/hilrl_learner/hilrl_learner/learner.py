@@ -112,7 +112,7 @@ class Learner:
         self.online = ReplayBuffer(replay / "online", spec, settings.online_capacity, ends)
         self._prior = [episode for data in settings.offline_data for episode in self._recorded(data)]
         capacity = settings.offline_capacity + sum(info.steps + 1 for _, info in self._prior)
-        self.offline = ReplayBuffer(replay / "offline", spec, capacity)
+        self.offline = ReplayBuffer(replay / "offline", spec, capacity, ends)
         self.rng = np.random.default_rng(settings.seed)
         self.lock = threading.Lock()
         self.earnings = Earnings()
@@ -262,8 +262,9 @@ class Learner:
 
     def update(self, stop: threading.Event) -> None:
         """Do one update, and what the agent wants to be done before it."""
-        if self.agent.refresh_due:
-            self.agent.refresh(self._demonstrated(stop, self.agent.n_step))
+        agent = self.agent
+        if agent.refresh_due and self.offline.can_sample(agent.spec.horizon, agent.n_step):
+            agent.refresh(self._demonstrated(stop, self.agent.n_step))
         with self.lock:
             batch = sample_mixed(
                 self.online,

@@ -197,7 +197,7 @@ class LearnerNode(Node):
             if time.monotonic() - self.saved_at > _CHECKPOINT_S:
                 self.save(learner)
         elif phase != self.entered or (learner.pretrained and self.pushed_updates < 0):
-            if not math.isnan(episode.baseline_return):
+            if phase != Episode.BASELINE and not math.isnan(episode.baseline_return):
                 learner.agent.measured(episode.baseline_return)
             # a phase begins with the newest weights
             if learner.pretrained and self.pushed_updates != learner.agent.updates:
