@@ -203,7 +203,7 @@ def passes(gate, *earned):
 
 
 def test_the_gate_opens_when_the_newest_episodes_earned_what_the_priors_did():
-    gate = Gate(episodes=4, margin=0.1)
+    gate = Gate(episodes=4, confidence=0.0, margin=0.1)
     assert not any(gate.passes(value, prior_acted=True) for value in (1.0, 0.0, 1.0, 0.0))  # 0.5
     assert passes(gate, 1.0, 1.0, 1.0) == [False] * 3  # too few
     assert passes(gate, 0.0) == [True]  # 0.75
@@ -211,14 +211,22 @@ def test_the_gate_opens_when_the_newest_episodes_earned_what_the_priors_did():
     assert passes(gate, 1.0, 1.0) == [False, True]  # 0.5, 0.75
 
 
+def test_the_gate_opens_only_when_it_is_sure():
+    gate = Gate(episodes=4, confidence=1.0, margin=0.1)
+    gate.measured(0.6)
+    # of four one failed: 0.75, with a standard error of 0.43 / 2
+    assert passes(gate, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0) == [False] * 6
+    assert passes(gate, 1.0, 0.0) == [True, False]
+
+
 def test_the_gates_bar_never_falls_below_the_prior():
-    gate = Gate(episodes=2, margin=0.5)
+    gate = Gate(episodes=2, confidence=0.0, margin=0.5)
     gate.passes(0.8, prior_acted=True)
     assert passes(gate, 0.8, 0.8, 0.7) == [False, True, False]
 
 
 def test_a_prior_that_was_measured_is_the_gates_bar_whatever_it_earned_explored():
-    gate = Gate(episodes=2, margin=0.5)
+    gate = Gate(episodes=2, confidence=0.0, margin=0.5)
     gate.passes(0.0, prior_acted=True)
     gate.measured(0.6)
     gate.passes(0.0, prior_acted=True)
@@ -228,7 +236,9 @@ def test_a_prior_that_was_measured_is_the_gates_bar_whatever_it_earned_explored(
 
 
 def test_a_warm_started_policy_takes_over_only_through_the_gate():
-    agent = residual(gate_episodes=2, critic_warmup=0, policy_update_freq=1, policy_average=1.0)
+    agent = residual(
+        gate_episodes=2, gate_confidence=0.0, critic_warmup=0, policy_update_freq=1, policy_average=1.0
+    )
     observation = seen([1, 1, 1], [0.1, 0.2])
     agent.episode_over(0.5)  # the prior's
     for step in range(5):

@@ -14,13 +14,19 @@ class GateOptions:
 
     gate_episodes: int = option(
         20,
-        "Newest episodes of training, explored and without a person's help, that must have earned as much as the "
-        "prior did before what was learnt since acts where nothing is explored too; 0: it acts at once",
+        "Newest episodes of training, explored and without a person's help, that must surely have earned as much as "
+        "the prior did before what was learnt since acts where nothing is explored too; 0: it acts at once",
         "episodes",
         low=0,
     )
+    gate_confidence: float = option(
+        1.64,
+        "Standard errors of those episodes' mean by which it must exceed what the prior earned: a window that slides "
+        "over many episodes is good by chance at some time; 1.64 is sure to 95 %",
+        low=0,
+    )
     gate_margin: float = option(
-        0.2,
+        0.1,
         "How much less than at its last hand-over it may earn at the next, chance being large; never less than the "
         "prior",
         low=0,
@@ -35,12 +41,13 @@ class Gate(nn.Module):
 
     Args:
         episodes: `GateOptions.gate_episodes`, at least 1.
+        confidence: `GateOptions.gate_confidence`.
         margin: `GateOptions.gate_margin`.
     """
 
-    def __init__(self, episodes: int, margin: float) -> None:
+    def __init__(self, episodes: int, confidence: float, margin: float) -> None:
         super().__init__()
-        self.margin = margin
+        self.confidence, self.margin = confidence, margin
         self.register_buffer("newest", torch.zeros(episodes))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # of those
         self.register_buffer("prior", torch.zeros(()))  # mean of the prior's
@@ -73,7 +80,8 @@ class Gate(nn.Module):
         self.newest[int(self.count) % len(self.newest)] = earned
         self.count += 1
         mean = self.newest.mean()
-        if self.count < len(self.newest) or mean < self.bar:
+        error = self.newest.std(correction=0) / len(self.newest) ** 0.5
+        if self.count < len(self.newest) or mean < self.bar or mean - self.confidence * error < self.prior:
             return False
         self.bar.copy_(torch.maximum(self.prior, mean - self.margin))
         return True

@@ -183,7 +183,10 @@ class SAC(Agent):
         """Lets the prior act where nothing is explored, until what is learnt has earned it."""
         c = self.config
         if c.gate_episodes:
-            self.gate, self.average = Gate(c.gate_episodes, c.gate_margin), copy.deepcopy(self.running)
+            self.gate, self.average = (
+                Gate(c.gate_episodes, c.gate_confidence, c.gate_margin),
+                copy.deepcopy(self.running),
+            )
             self.networks |= {"gate": self.gate, "running": self.running, "average": self.average}
 
     def measured(self, earned: float) -> None:
