@@ -34,10 +34,11 @@ DEMOS_insert_peg = 30
 improve: TASK ?= pick_cube
 improve: SEED ?= 0
 improve: PRIOR ?= flow
-improve: DEMOS ?= $(or $(DEMOS_$(TASK)),10)
+improve: NAME = $(basename $(notdir $(TASK)))
+improve: DEMOS ?= $(or $(DEMOS_$(NAME)),10)
 improve: UPDATES ?= 3000
-improve: SHOWN = improve_$(TASK)_s$(SEED)_demos_$(DEMOS)
-improve: POLICY = improve_$(TASK)_s$(SEED)_$(PRIOR)_$(DEMOS)_$(UPDATES)
+improve: SHOWN = improve_$(NAME)_s$(SEED)_demos_$(DEMOS)
+improve: POLICY = improve_$(NAME)_s$(SEED)_$(PRIOR)_$(DEMOS)_$(UPDATES)
 improve: setup ## make a mediocre imitation policy better: make improve TASK=pick_cube SEED=0 PRIOR=flow METHOD=qc ARGS=operator:=none
 	@$(VENV)/hilrl record --task $(TASK) --port sim --operator scripted --episodes $(DEMOS) --run $(SHOWN) seed:=$(SEED)
 	@[ -d runs/$(POLICY)/checkpoint ] || $(VENV)/hilrl bc $(PRIOR) --task $(TASK) --data runs/$(SHOWN) \
@@ -49,7 +50,7 @@ improve-lerobot: TASK ?= pick_cube_joints
 improve-lerobot: SEED ?= 0
 improve-lerobot: DEMOS ?= 80
 improve-lerobot: STEPS ?= 1500
-improve-lerobot: SHOWN = lerobot_$(TASK)_s$(SEED)_demos_$(DEMOS)
+improve-lerobot: SHOWN = lerobot_$(basename $(notdir $(TASK)))_s$(SEED)_demos_$(DEMOS)
 improve-lerobot: TRAINED = outputs/train/$(SHOWN)_act_$(STEPS)
 improve-lerobot: setup .venv-lerobot/ready ## train ACT with the real lerobot, then improve it: make improve-lerobot SEED=0
 	@$(VENV)/hilrl record --task $(TASK) --port sim --operator scripted --episodes $(DEMOS) --run $(SHOWN) seed:=$(SEED)

@@ -232,6 +232,18 @@ def test_cameras_and_earlier_observations_are_in_the_contract(tmp_path):
         ),
         (["flow", "--data", "x", "--set", "hidden"], r"--set hidden: expected OPTION=VALUE"),
         (
+            ["flow", "--data", "x", "--set", "hidden=["],
+            r"--set hidden=\[: a value is not YAML, as in hidden=",
+        ),
+        (
+            ["flow", "--data", "x", "--runs-dir", __file__],
+            r"cannot be made there; name another place with --runs",
+        ),
+        (
+            ["--lerobot", "pretrained_model", "--units", "degrees", "--rate", "0"],
+            r"--rate is 0, expected more than 0 Hz",
+        ),
+        (
             ["--lerobot", ".", "--units", "degrees"],
             r"config\.json: No such file or directory; expected a pretrained",
         ),
@@ -247,7 +259,6 @@ def test_what_is_missing_is_one_clear_sentence(words, error, lerobot, no_state_t
 
 
 def test_a_task_or_arm_that_does_not_fit_is_one_clear_sentence(lerobot, tmp_path):
-    contract, _ = load_contract(ROBOT, TASK_FILE)
     policy = read_lerobot_policy(write_act(tmp_path / "four", 4, 4, 0, {
         "observation.state.mean": torch.zeros(4), "observation.state.std": torch.ones(4),
         "action.mean": torch.zeros(4), "action.std": torch.ones(4),
@@ -257,5 +268,5 @@ def test_a_task_or_arm_that_does_not_fit_is_one_clear_sentence(lerobot, tmp_path
     with pytest.raises(
         UserError, match=r"adds .*cube_x.* to the state, which this policy does not see; use a task"
     ):
-        lerobot_contract.check(read_lerobot_policy(lerobot), contract, "pick")
+        lerobot_contract.check_task(yaml.safe_load(Path(TASK_FILE).read_text()), "pick")
     assert STATE in policy.statistics

@@ -101,6 +101,11 @@ def test_joint_limits_of_the_contract_narrow_the_models(tmp_path):
         (["--port", "/dev/ttyX"], "--name is missing: the name under which the arm was calibrated"),
         (["--port", "emulated", "--joint-margin", "-1"], "--joint-margin is -1, expected 0 or more"),
         (["--name", "nobody"], "no calibration of the follower 'nobody'; looked for"),
+        (["--port", "emulated", "--out", "my_arm"], "--out is my_arm, expected a name that ends in .yaml"),
+        (
+            ["--port", "emulated", "--out", "/nowhere/a.yaml"],
+            "expected a file in a folder that can be written to",
+        ),
         (["--port", "emulated", "--robot", "so102"], "robot 'so102' is unknown; did you mean 'so101'?"),
     ],
 )

@@ -168,8 +168,11 @@ def test_what_a_lerobot_policy_was_trained_on_is_learnt_from_too(launched, tmp_p
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["nowhere"], r"--task is missing: .*nowhere does not say what its policy is to do"),
-        (["nowhere", "--task", TASK_FILE], r"nowhere is no checkpoint: there is no config\.yaml in it"),
+        (
+            ["nowhere"],
+            r"nowhere: is no policy: expected a run with a checkpoint, a checkpoint, or a LeRobot policy",
+        ),
+        (["runs/bc", "--units", "degrees"], r"--units, --rate and --by-lerobot are for LeRobot's policies; "),
         (
             ["runs/bc", "--agent", "flow"],
             r"'flow' cannot start from a policy of 'bc'; these can: bc, ibrl, residual, sac",
@@ -192,6 +195,11 @@ def test_mistakes_are_one_sentence(policy, launched, capsys, words, error):
     assert re.search(error, capsys.readouterr().err)
 
 
+def test_a_start_that_failed_can_be_repeated_under_its_name(policy, launched, tmp_path):
+    (tmp_path / "runs" / "again" / "log").mkdir(parents=True)
+    assert improved("runs/bc", "--run", "again") == 0
+
+
 def test_there_is_a_method_for_every_policy():
     assert all(any(AGENTS[m].starts_from(name) for m in improve._METHODS) for name in AGENTS)
 
@@ -209,6 +217,12 @@ def test_one_picture_of_several_runs_is_of_one_task(tmp_path, capsys):
         (folder / "episodes.csv").write_text("\n".join(["phase,robot_steps,success", *rows]) + "\n")
     assert main(["plot", "--measured", "runs/a", "runs/b", "mine=runs/a", "-o", "m.png"]) == 0
     assert (tmp_path / "m.png").stat().st_size > 10_000
+    for output, error in (
+        ("m.foo", "expected a name that ends in .png"),
+        ("nowhere/m.png", "cannot be written"),
+    ):
+        assert main(["plot", "--measured", "runs/a", "-o", output]) == 2
+        assert error in capsys.readouterr().err
     assert main(["plot", "--measured", "runs/a", "runs/c"]) == 2
     assert "one picture is of one task, these are of several: runs/a of reach, runs/c of pick_cube" in (
         capsys.readouterr().err

@@ -58,6 +58,50 @@ def test_a_port_that_is_not_there_is_said_before_anything_starts():
     assert parsed(record).port == parsed(run, "x").port == parsed(teleop).port == "/dev/so101_follower"
 
 
+def test_an_arm_without_calibration_is_not_waited_for(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("hilrl_cli.environment.enter", lambda: None)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert main(["teleop", "--port", "/dev/null"]) == 2
+    err = capsys.readouterr().err
+    assert (
+        f"no calibration of the follower 'so101_follower'; looked for {tmp_path}/lerobot/calibration/" in err
+    )
+    assert "`hilrl calibrate`" in err
+    (tmp_path / "file").touch()
+    assert main(["teleop", "--port", str(tmp_path / "file")]) == 2
+    assert "file is no serial port; there are: " in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_begin_touches_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("hilrl_cli.environment.enter", lambda: None)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "episodes.csv").touch()
+    for name, error in (
+        ("mine", "mine: is there already; name another"),
+        ("a/b", "run is 'a/b', expected a name"),
+    ):
+        assert main(["train", "--run", name, f"runs_dir:={tmp_path}"]) == 2
+        assert error in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "episodes.csv"]
+
+
+def test_a_run_that_was_moved_brings_its_contract_along(tmp_path):
+    folder = tmp_path / "moved"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "config.yaml").touch()
+    (folder / "robot.yaml").touch()
+    facts = {"task": "reach", "robot": str(tmp_path / "made" / "robot.yaml")}
+    (folder / "summary.json").write_text(json.dumps(facts))
+    assert loop.policy_of(folder)["robot"] == str(folder / "robot.yaml")
+    assert loop.policy_of(folder)["task"] == "reach"
+
+
+def test_what_has_an_option_is_said_with_it(capsys, monkeypatch):
+    monkeypatch.setattr("hilrl_cli.environment.enter", lambda: None)
+    assert main(["record", "--port", "sim", "run:=x"]) == 2
+    assert "run:= is said with --run" in capsys.readouterr().err
+
+
 def test_a_device_that_needs_a_second_terminal_says_so(capsys):
     loop.place(parsed(record, "--port", "emulated", "--operator", "keyboard"))
     assert "run `hilrl keyboard`" in capsys.readouterr().out

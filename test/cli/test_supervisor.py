@@ -118,6 +118,14 @@ def test_a_crash_loop_ends_with_one_sentence(tmp_path):
     )
 
 
+def test_what_another_start_would_not_mend_ends_the_launch_at_once(tmp_path):
+    other = shell("other", "exec sleep 60")
+    code, view, wall = supervise(tmp_path, shell("bad", "echo go; exit 2", respawn=True), other)
+    assert code == 2 and wall < 5
+    assert view.lines.count("[bad] go") == 1
+    assert re.search(r"bad cannot work with what it was given: stopping; see \S+bad\.log", view.text)
+
+
 def test_respawn_max_retries_is_kept(tmp_path):
     code, view, _ = supervise(tmp_path, shell("bad", "echo go; exit 4", respawn=True, respawn_max_retries=2))
     assert view.lines.count("[bad] go") == 3

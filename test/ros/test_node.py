@@ -71,7 +71,7 @@ NODE = """
     import sys
     import time
     from rclpy.node import Node
-    from hilrl_ros.node import UserError, run
+    from hilrl_ros.node import SettingsError, UserError, run
 
     class SlowEnd:  # is deleted when Python has already given its signal handlers up
         def __del__(self, write=os.write, sleep=time.sleep):
@@ -81,6 +81,10 @@ NODE = """
     class Small(Node):
         def __init__(self):
             super().__init__("small")
+            if "settings" in sys.argv:
+                raise SettingsError("speed is -1, expected more than 0")
+            if "value" in sys.argv:
+                raise ValueError("task 'fly' is unknown")
             if "refuse" in sys.argv:
                 raise UserError("task 'fly' is unknown")
             if "fail" in sys.argv:
@@ -157,6 +161,12 @@ def test_what_the_user_can_put_right_is_one_sentence_and_code_1(program):
     code, out, err = end(start(program, "refuse"))
     assert (code, out) == (1, "")
     assert err.count("\n") == 1 and "[FATAL]" in err and err.endswith("task 'fly' is unknown\n")
+
+
+@pytest.mark.parametrize("word", ["settings", "value"])
+def test_what_another_start_would_not_mend_is_code_2(program, word):
+    code, _, err = end(start(program, word))
+    assert code == 2 and err.count("\n") == 1 and "[FATAL]" in err
 
 
 def test_a_mistake_in_a_callback_is_not_hidden(program):

@@ -25,7 +25,7 @@ from hilrl_actor.outbox import Outbox, OutboxError
 from hilrl_ros import qos
 from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import Joiner, Step, floats, observation_arrays, seconds
-from hilrl_ros.node import UserError, ask_for_realtime, declare, param, run
+from hilrl_ros.node import SettingsError, UserError, ask_for_realtime, declare, param, run
 from hilrl_ros.settings import load_agent_settings
 
 # unacknowledged transitions are sent again after this time
@@ -97,13 +97,16 @@ class ActorNode(Node):
         if self.params.agent == "none" and not self.params.policy:
             return None
         from hilrl_actor.policy import Policy  # torch, only where a policy acts
+        from hilrl_agents.checkpoint import CheckpointError
 
         try:
             if self.params.policy:
                 return Policy.from_checkpoint(self.contract, Path(self.params.policy))
             settings = load_agent_settings(self.params.agent, self.params.warm_start)
             return Policy.untrained(self.contract, settings)
-        except (ValueError, RuntimeError) as e:
+        except (ValueError, CheckpointError) as e:
+            raise SettingsError(str(e)) from None
+        except RuntimeError as e:
             raise UserError(str(e)) from None
 
     def on_episode(self, msg: Episode) -> None:

@@ -100,9 +100,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
         path = folder / name
         if path.is_file():
             try:
-                return json.loads(path.read_text())
+                summary = json.loads(path.read_text())
             except ValueError as e:
                 raise RunError(f"{path}: is damaged ({e})") from None
+            if not isinstance(summary, dict):
+                raise RunError(f"{path}: is damaged (it holds no mapping)")
+            return summary
     raise RunError(f"{folder}: is no run: it has neither summary.json nor status.json")
 
 

@@ -23,10 +23,11 @@ from hilrl_actor.curves import draw, read_curve
 from hilrl_actor.session import PHASE_CODES, PLANS, Goals, Session, write_json
 from hilrl_data.bags import STEP_TOPICS, finished_episodes, read_info, read_steps
 from hilrl_ros import qos
+from hilrl_ros.config import absolute
 from hilrl_ros.contract_reader import load_contract
 from hilrl_ros.messages import CONTROLLER_NAMES
 from hilrl_ros.metrics import EventLog
-from hilrl_ros.node import UserError, declare, param, run
+from hilrl_ros.node import SettingsError, declare, param, run
 
 # recorder and film must be connected to everything before the first episode that they keep
 _SETTLE_S = 2.0
@@ -122,14 +123,21 @@ class SessionNode(Node):
 
     def _open(self) -> Session:
         p = self.params
-        name = p.run or f"{time.strftime('%Y%m%d-%H%M%S')}_{p.task}_{Path(p.agent).stem}_s{p.seed}"
+        made = "_".join([time.strftime("%Y%m%d-%H%M%S"), Path(p.task).stem, Path(p.agent).stem, f"s{p.seed}"])
+        name = p.run or made
+        if name != Path(name).name:
+            raise SettingsError(
+                f"run is '{name}', expected a name without /; runs_dir says where runs are kept"
+            )
         folder = Path(p.runs_dir) / name
         goes_on = p.plan == "record" and not (folder / "checkpoint").exists()
         if (folder / "episodes.csv").exists() and not goes_on:
-            raise UserError(f"run '{name}' exists already in {p.runs_dir}; choose another name with run:=")
+            raise SettingsError(
+                f"run '{name}' exists already in {p.runs_dir}; choose another name with run:="
+            )
         improves = p.plan == "improve"
         if improves and p.evaluate_episodes == 0:
-            raise UserError(
+            raise SettingsError(
                 "evaluate_episodes is 0, expected at least 1: the plan improve measures the policy"
             )
         plan = tuple(
@@ -145,7 +153,7 @@ class SessionNode(Node):
         )
         goals = Goals(**{f.name: getattr(p, f.name) for f in fields(Goals)})
         goals = goals if improves else replace(goals, measure_every=0)
-        facts = {"task": p.task, "robot": p.robot, "agent": p.agent, "seed": p.seed}
+        facts = {name: absolute(getattr(p, name)) for name in ("task", "robot", "agent")} | {"seed": p.seed}
         session = Session(folder, plan, goals, p.seed, facts)
         self._go_on(session)
         return session

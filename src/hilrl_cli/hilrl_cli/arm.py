@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from .errors import UserError
 
@@ -70,6 +71,8 @@ def find_port(port: str | None, role: str) -> str:
     advice = permission_advice(port)
     if advice:
         raise UserError(advice)
+    if not Path(port).is_char_device():
+        raise UserError(f"{port} is no serial port; there are: {', '.join(serial_ports()) or 'none'}")
     return port
 
 

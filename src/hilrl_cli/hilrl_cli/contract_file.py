@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ def in_line(value: Any) -> Any:
     return made
 
 
+def check_out(out: Path) -> None:
+    """Refuse what no contract can be written to.
+
+    Raises:
+        UserError: It has another ending, or lies in a folder that is not there or not to be written to.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--out is {out}, expected a name that ends in .yaml")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise UserError(f"--out is {out}, expected a file in a folder that can be written to")
+
+
 def write(out: Path, text: str) -> None:
     """Write a contract once it is seen to be one.
 
@@ -56,8 +69,7 @@ def write(out: Path, text: str) -> None:
     from hilrl_ros.contract import ContractError
     from hilrl_ros.contract_reader import load_contract
 
-    if out.suffix not in (".yaml", ".yml"):
-        raise UserError(f"--out is {out}, expected a name that ends in .yaml")
+    check_out(out)
     new = out.with_name(f".{out.name}.new.yaml")
     try:
         new.write_text(text)

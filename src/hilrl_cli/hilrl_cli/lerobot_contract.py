@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from so101_driver.calibration import lerobot_home
 
 from .contract_file import edited, in_line, write
 from .errors import UserError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hilrl_agents.lerobot import LeRobotPolicy, Units
     from hilrl_ros.contract import Contract
 
-__all__ = ["Taught", "check", "check_own", "derived", "taught_on", "units", "write"]
+__all__ = ["Taught", "check", "check_own", "check_task", "derived", "taught_on", "units", "write"]
 
 _BEYOND = 0.35  # rad beyond a joint's limits that a calibration may explain
 
@@ -48,8 +49,7 @@ def taught_on(folder: Path) -> Taught | None:
 
     try:
         named = json.loads((folder / "train_config.json").read_text())["dataset"]
-        home = os.environ.get("HF_LEROBOT_HOME", "~/.cache/huggingface/lerobot")
-        root = Path(named.get("root") or Path(home).expanduser() / named["repo_id"])
+        root = Path(named.get("root") or lerobot_home() / named["repo_id"])
         rate = float(json.loads((root / INFO).read_text())["fps"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -135,19 +135,26 @@ def derived(policy: LeRobotPolicy, base: Path, rate: float) -> str:
     return edited(base.read_text(), change)
 
 
+def check_task(raw: dict[str, Any], task: str) -> None:
+    """Refuse a task, as its file holds it, that shows more than a policy of the arm's joints sees.
+
+    Raises:
+        UserError: Names what it adds.
+    """
+    added = [str(entry.get("name")) for entry in raw.get("state") or [] if isinstance(entry, dict)]
+    if added:
+        raise UserError(
+            f"task {task} adds {', '.join(added)} to the state, which this policy does not see; use a task that lists "
+            "them under 'privileged'"
+        )
+
+
 def check(policy: LeRobotPolicy, contract: Contract, task: str) -> None:
     """Refuse a task that changes what the policy sees or does.
 
     Raises:
         UserError: Names what the task adds or leaves out.
     """
-    spec = policy.spec()
-    added = contract.state_names[spec.state_dim :]
-    if added:
-        raise UserError(
-            f"task {task} adds {', '.join(added)} to the state, which this policy does not see; use a task that lists "
-            "them under 'privileged'"
-        )
     if list(contract.cameras) != list(policy.cameras):
         raise UserError(
             f"task {task} shows the cameras {', '.join(contract.cameras) or 'none'}, this policy sees "

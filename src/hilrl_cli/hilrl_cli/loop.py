@@ -85,6 +85,24 @@ def check_start(values: dict[str, str]) -> None:
         raise UserError("with --operator none nobody presses pause to start an episode: add start:=timer")
 
 
+def check_calibration(port: str, calibration: str) -> None:
+    """Refuse to wait for an arm on a serial port that has no calibration.
+
+    Raises:
+        UserError: There is none of that name; says where it was looked for.
+    """
+    from so101_driver.calibration import Calibration, CalibrationError
+
+    if port in (SIM, GAZEBO, EMULATED, *CONTROLLERS):
+        return
+    try:
+        Calibration.find(calibration)
+    except CalibrationError as error:
+        raise UserError(
+            f"{error}: make one with `hilrl calibrate`, or name another with calibration:="
+        ) from None
+
+
 def as_words(values: dict[str, Any]) -> list[str]:
     """Return launch arguments as `name:=value` words."""
     return [f"{name}:={value}" for name, value in values.items()]
@@ -105,9 +123,15 @@ def policy_of(folder: Path) -> dict[str, str]:
     checkpoint = folder / "checkpoint"
     if not (checkpoint / "config.yaml").is_file():
         raise UserError(f"{folder}: has no checkpoint yet (no checkpoint/config.yaml)")
-    return {
-        "task": trained["task"], "robot": trained["robot"], "policy": str(checkpoint), "runs_dir": str(folder),
-    }  # fmt: skip
+    files = {}
+    for kind in ("task", "robot"):
+        if not isinstance(trained.get(kind), str):
+            raise UserError(f"{folder}: its summary does not name its {kind}")
+        named, beside = Path(trained[kind]), folder / Path(trained[kind]).name
+        # a file of the run's own, after the run was moved
+        moved = named.suffix and not named.is_file() and beside.is_file()
+        files[kind] = str(beside) if moved else trained[kind]
+    return {**files, "policy": str(checkpoint), "runs_dir": str(folder)}
 
 
 def free_name(folder: Path, prefix: str) -> str:

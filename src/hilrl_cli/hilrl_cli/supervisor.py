@@ -18,6 +18,7 @@ from typing import IO, Protocol
 from .launch_file import Process
 
 STARTING = 60.0  # s, how long a process may be busy with imports on a machine that has much to do
+SETTINGS = 2  # exit code of what another start would not mend (hilrl_ros.node.run)
 CRASHES, CRASH_WINDOW = 5, 60.0  # as many ends within so many seconds are a crash loop
 _TICK = 0.05  # s, how late an end or a due restart is noticed
 _PR_SET_PDEATHSIG = 1
@@ -184,6 +185,10 @@ class Supervisor:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         exit_code = 128 - code if code < 0 else code
         log = self.log_folder / f"{process.name}.log"
+        if process.respawn and code == SETTINGS:
+            self.exit_code = self.exit_code or code
+            self.stop(f"{process.name} cannot work with what it was given: stopping; see {log}")
+            return
         if process.respawn and not 0 <= process.respawn_max_retries < len(child.ends):
             recent = [end for end in child.ends if now - end < CRASH_WINDOW]
             if len(recent) < CRASHES:

@@ -179,7 +179,7 @@ def read_info(folder: Path, contract: str = "") -> EpisodeInfo:
         ) from None
     if contract and info.contract != contract:
         raise BagError(
-            f"{folder}: recorded under contract {info.contract}, this run's is {contract}: "
+            f"{folder}: recorded under contract {info.contract} (task {info.task}), this run's is {contract}: "
             "record again, or name the robot and task of the recording"
         )
     return info

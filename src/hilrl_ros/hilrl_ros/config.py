@@ -32,6 +32,11 @@ def find_config(kind: str, name: str | Path) -> Path:
     )
 
 
+def absolute(name: str) -> str:
+    """Return a name as it is, a path such that it means the same file from any folder."""
+    return str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
+
+
 def config_folder() -> Path:
     """Return the installed config folder of package `hilrl`."""
     from ament_index_python.packages import get_package_share_directory

@@ -41,6 +41,10 @@ class UserError(Exception):
     """Something the user can put right; the message is one sentence and ends the node without a traceback."""
 
 
+class SettingsError(UserError):
+    """What was asked for is wrong: to start the node again would change nothing."""
+
+
 def param(
     default: Any, description: str, *, unit: str = "", bounds: tuple | None = None, choices: tuple = ()
 ) -> Any:
@@ -65,7 +69,7 @@ def declare(node: Node, params: type[P]) -> P:
     """Declare the fields of a parameters dataclass on a node and return their values.
 
     Raises:
-        UserError: A value has the wrong type, is out of bounds or not among the choices.
+        SettingsError: A value has the wrong type, is out of bounds or not among the choices.
     """
     values = {}
     for field in dataclasses.fields(params):
@@ -95,11 +99,11 @@ def declare(node: Node, params: type[P]) -> P:
             given = node._parameter_overrides[field.name].value
             kind = _KINDS.get(type(default), type(default).__name__)
             within = f" from {meta['bounds'][0]} to {meta['bounds'][1]}" if meta["bounds"] else ""
-            raise UserError(
+            raise SettingsError(
                 f"parameter '{field.name}' is {given!r}, expected {kind}{within}: {meta['description']}"
             ) from None
         if meta["choices"] and value not in meta["choices"]:
-            raise UserError(
+            raise SettingsError(
                 f"parameter '{field.name}' is {value!r}, expected one of {', '.join(map(str, meta['choices']))}"
             )
         values[field.name] = list(value or []) if isinstance(default, list) else value
@@ -156,7 +160,7 @@ def run(node_class: type[Node], args: list[str] | None = None) -> None:
 
     A node may have `close()` (called once, not disturbed by further signals: ctrl-C under launch comes twice) and
     an `exit_code` attribute. A `UserError`, or a `ValueError` from set-up, is one sentence on the log and exit
-    code 1.
+    code 1; 2 of a `SettingsError` and of the `ValueError`, with which a launch by `hilrl` ends at once.
     """
     # not rclpy's handlers: they end the context at once, and a node that is just being made would break off half made
     told: list[int] = []  # no Event: its lock could be held when the second signal comes
@@ -180,7 +184,7 @@ def run(node_class: type[Node], args: list[str] | None = None) -> None:
         if node is not None and not isinstance(e, UserError):
             raise
         rclpy.logging.get_logger(node_class.__name__).fatal(str(e))
-        code = 1
+        code = 2 if isinstance(e, SettingsError | ValueError) else 1
     except rclpy._rclpy_pybind11.RCLError:
         if rclpy.ok():
             raise

@@ -12,7 +12,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hilrl_ros.config import check_keys
+from hilrl_ros.config import check_keys, mapping
 from hilrl_ros.contract import ContractError, Task
 
 SHAPES = {  # edge lengths; radius; radius and height
@@ -142,7 +142,7 @@ def scene_objects(task: Task) -> dict[str, SceneObject]:
     """
     check_keys(f"{task.name}.scene", task.scene, (), SCENE_OPTIONS)
     objects: dict[str, SceneObject] = {}
-    for name, raw in task.scene.get("objects", {}).items():
+    for name, raw in mapping(f"{task.name}.scene.objects", task.scene.get("objects", {})).items():
         where = f"{task.name}.scene.objects.{name}"
         if not isinstance(raw, dict):
             raise ContractError(f"{where}: is {raw!r}, expected a mapping of keys to values")

@@ -58,6 +58,10 @@ class OperatorNode(Node):
             raise UserError(
                 f"task '{self.task.name}' names no expert: run it with operator:=none and a gamepad"
             )
+        # a person's device moves the tip, whatever the policy's action space is
+        self.by_hand = dataclasses.replace(self.contract, action=self.contract.motion)
+        if self.task.expert:
+            make_expert(self.by_hand, self.task, np.random.default_rng(0))  # one that there is, or an error
         self.function = RewardFunction(self.task, self.contract.entry_names, self.contract.action.names)
         self.mapping = JoyMapping.load(find_config("gamepads", params.mapping))
         self.seed = params.seed
@@ -83,15 +87,13 @@ class OperatorNode(Node):
         if msg.status != Episode.RUNNING or (self.episode and self.episode.episode == msg.episode):
             return
         self.episode = msg
-        # a person's device moves the tip, whatever the policy's action space is
-        contract = dataclasses.replace(self.contract, action=self.contract.motion)
         seed = self.seed + msg.episode
         if msg.phase == Episode.LABEL:
             rng = np.random.default_rng(seed)
-            self.person = Labeller(make_expert(contract, self.task, rng), rng)
+            self.person = Labeller(make_expert(self.by_hand, self.task, rng), rng)
         else:
             mode = "demonstrate" if msg.phase == Episode.DEMONSTRATE else "watch" if msg.person else "off"
-            self.person = Operator(contract, self.task, seed, mode)
+            self.person = Operator(self.by_hand, self.task, seed, mode)
         if self.early:
             early, self.early = self.early, None
             self.on_observation(early)

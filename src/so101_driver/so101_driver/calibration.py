@@ -32,6 +32,13 @@ FOLDERS = {
 _RADIANS = 2 * math.pi / (reg.TICKS - 1)  # a tick, as LeRobot counts: 4095 to a turn
 
 
+def lerobot_home() -> Path:
+    """Return the folder in which LeRobot keeps datasets and calibrations."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", f"{cache}/huggingface")
+    return Path(os.environ.get("HF_LEROBOT_HOME", f"{home}/lerobot")).expanduser()
+
+
 class CalibrationError(ValueError):
     """A calibration that is missing or does not fit; the message says what, where and what would be right."""
 
@@ -170,10 +177,7 @@ class Calibration:
         """
         if role not in FOLDERS:
             raise CalibrationError(f"role is {role!r}, expected one of {', '.join(FOLDERS)}")
-        cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-        home = os.environ.get("HF_HOME", f"{cache}/huggingface")
-        lerobot = os.environ.get("HF_LEROBOT_HOME", f"{home}/lerobot")
-        root = Path(os.environ.get("HF_LEROBOT_CALIBRATION", f"{lerobot}/calibration")).expanduser()
+        root = Path(os.environ.get("HF_LEROBOT_CALIBRATION", lerobot_home() / "calibration")).expanduser()
         return [root / folder / f"{name}.json" for folder in FOLDERS[role]]
 
     def save(self, path: str | Path) -> None:

@@ -70,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make the policy; print its folder."""
     environment.enter()
+    from hilrl_ros.config import absolute
+
     if (arguments.lerobot is None) == (arguments.agent is None):
         raise UserError("expected an agent with --data, or --lerobot: one of the two")
     agent = arguments.agent or "lerobot"
@@ -77,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(os.path.abspath(arguments.runs_dir), arguments.run or launch.run_name(names))
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another with --run")
+    if not os.access(next(place for place in folder.parents if place.exists()), os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be made there; name another place with --runs-dir")
     began = time.monotonic()
     with loop.whole(folder):
         facts = imported(arguments, folder) if arguments.lerobot else imitated(arguments, folder)
@@ -87,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         "robot_steps": 0,
         "wall_s": time.monotonic() - began,
     }
-    summary = {"task": arguments.task, "robot": arguments.robot, "agent": agent, "seed": arguments.seed}
+    summary = {"task": absolute(arguments.task), "robot": absolute(arguments.robot)}
+    summary |= {"agent": agent, "seed": arguments.seed}
     (folder / "summary.json").write_text(json.dumps(summary | figures | facts, indent=1) + "\n")
     print(f"{folder}\nmeasure it: hilrl eval {folder}")
     return 0
@@ -143,7 +148,10 @@ def options(words: list[str]) -> dict[str, Any]:
     for name, separator, _ in pairs:
         if not separator:
             raise UserError(f"--set {name}: expected OPTION=VALUE")
-    return {name: yaml.safe_load(value) for name, _, value in pairs}
+    try:
+        return {name: yaml.safe_load(value) for name, _, value in pairs}
+    except yaml.YAMLError:
+        raise UserError(f"--set {' '.join(words)}: a value is not YAML, as in hidden=[64,64]") from None
 
 
 def trained(learner: Any, updates: int) -> dict[str, float]:
@@ -164,7 +172,7 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from hilrl_agents.lerobot_process import LeRobot, LeRobotProcessError, find_python
     from hilrl_cli import lerobot_contract
     from hilrl_data.sources import ERRORS
-    from hilrl_ros.config import find_config
+    from hilrl_ros.config import find_config, read_yaml
     from hilrl_ros.contract_reader import load_contract
 
     robot, units, known = arguments.robot, (), {}
@@ -180,7 +188,10 @@ def imported(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 raise UserError(
                     f"--units is missing: what the arm's joints were recorded in, {', '.join(UNITS)}"
                 )
-            rate = arguments.rate or (taught.rate if taught else _RATE)
+            rate = arguments.rate if arguments.rate is not None else taught.rate if taught else _RATE
+            if rate <= 0:
+                raise UserError(f"--rate is {rate:g}, expected more than 0 Hz")
+            lerobot_contract.check_task(read_yaml(find_config("tasks", arguments.task)), arguments.task)
             text = lerobot_contract.derived(policy, find_config("robots", robot), rate)
             folder.mkdir(parents=True)
             robot = str(folder / "robot.yaml")

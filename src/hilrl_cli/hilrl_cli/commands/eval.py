@@ -44,8 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
         **launch.parse_arguments(arguments.arguments),
     }  # fmt: skip
     loop.check_start(values)
-    logs = folder / name / "log"
-    processes = launch_file.load(launch_file.find("eval"), values, logs / "parameters")
+    path, logs = launch_file.find("eval"), folder / name / "log"
+    launch.check(path, values)
+    processes = launch_file.load(path, values, logs / "parameters")
     view = _Progress(arguments.episodes)
     code = Supervisor(processes, logs, view).run()
     if code:

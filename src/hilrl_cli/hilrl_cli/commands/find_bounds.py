@@ -13,7 +13,7 @@ import numpy as np
 
 from hilrl_cli import environment
 from hilrl_cli.arm import EMULATED, PATIENCE, STOPS, Hand, add_port, open_port
-from hilrl_cli.contract_file import edited, in_line, write
+from hilrl_cli.contract_file import check_out, edited, in_line, write
 from hilrl_cli.errors import UserError
 from hilrl_cli.lines import Lines
 
@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"the calibration has {', '.join(calibration.names)}, the contract {', '.join(contract.joints)}"
         )
     out = arguments.out or Path(f"{contract.robot}_bounds.yaml")
+    check_out(out)  # before anybody moves the arm
     with open_port(arguments) as (port, hand):
         seen = Seen(contract, kinematics)
         watch(port, hand, calibration, seen, Lines())

@@ -16,6 +16,7 @@ _ALONE = ("ibrl",)
 _JOINTS = ("qc", "act_joints", "residual_joints")  # where actions are absolute joint positions
 _JOINTS_ALONE = ("residual_alone",)
 _TRAINED = 12_000_000  # bytes of a policy's weights (3 million): training more of them is nothing for a CPU
+_POLICIES = ("checkpoint", "config.yaml", "config.json")  # what there is where a policy is
 _TARGET, _STEPS = 0.98, 5000
 
 
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     seed = {} if arguments.seed is None else {"seed": str(arguments.seed)}
     named = given.get("run") or arguments.run or launch.run_name({"task": task, "agent": "improve", **seed})
     folder = Path(os.path.abspath(given.get("runs_dir", "runs")), named)
-    if folder.exists():
+    if folder.exists() and any(path.name != "log" for path in folder.iterdir()):  # nothing but a failed start
         raise UserError(f"{folder}: is there already; name another with --run")
     data = arguments.data or []
     if policy is None:
@@ -104,7 +105,16 @@ def origin(arguments: argparse.Namespace) -> tuple[Path | None, str, str]:
     run = given if (given / "checkpoint").is_dir() else given.parent
     known: dict[str, str] = {}
     policy = None
-    if not (given / "config.json").is_file():
+    if not any((place / name).exists() for place in (given, run) for name in _POLICIES):
+        raise UserError(
+            f"{given}: is no policy: expected a run with a checkpoint, a checkpoint, or a LeRobot policy's folder "
+            "(checkpoints/last/pretrained_model)"
+        )
+    if (given / "config.json").is_file():
+        pass
+    elif arguments.by_lerobot or arguments.units or arguments.rate is not None:
+        raise UserError(f"--units, --rate and --by-lerobot are for LeRobot's policies; {given} is none")
+    else:
         policy = given / "checkpoint" if run == given else given
         if any((run / name).is_file() for name in ("summary.json", "status.json")):
             known = loop.policy_of(run)

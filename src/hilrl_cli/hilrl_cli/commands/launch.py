@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hilrl_cli import environment
+from hilrl_cli import environment, loop
 from hilrl_cli.errors import UserError
 from hilrl_cli.supervisor import View
 
@@ -57,19 +57,19 @@ def start(file: str, words: list[str], log_folder: Path | None = None, view: Vie
     """
     environment.enter()
     from hilrl_cli import launch_file
-    from hilrl_cli.graph import refuse_running
     from hilrl_cli.supervisor import Supervisor
 
     path = launch_file.find(file)
     values = parse_arguments(words)
     declared = launch_file.declared_arguments(path)
-    check({name: argument.default for name, argument in declared.items()} | values)
-    with tempfile.TemporaryDirectory(prefix="hilrl_") as folder:
-        refuse_running(launch_file.load(path, values, folder))
+    check(path, values)
     if {"run", "runs_dir"} <= set(declared):
         values["runs_dir"] = os.path.abspath(values.get("runs_dir", declared["runs_dir"].default))
         values.setdefault("run", run_name({n: a.default for n, a in declared.items()} | values))
         folder = Path(values["runs_dir"], values["run"])
+        goes_on = path.name.startswith("record_demos.") and not (folder / "checkpoint").exists()
+        if (folder / "episodes.csv").exists() and not goes_on:
+            raise UserError(f"{folder}: is there already; name another with run:=")
         log_folder = log_folder or folder / "log"
         if view is None and sys.stdout.isatty():
             from hilrl_cli.view import RunView
@@ -80,8 +80,29 @@ def start(file: str, words: list[str], log_folder: Path | None = None, view: Vie
     return Supervisor(processes, log_folder, view).run()
 
 
-def check(values: dict[str, str | None]) -> None:
-    """Read the contract, task and algorithm that the nodes will read, so that a mistake is told once.
+def check(path: Path, values: dict[str, str]) -> None:
+    """Look at what a launch file is given before any of it is started, so that a mistake is told once.
+
+    Raises:
+        UserError: Contract, task, algorithm, calibration or the run's name do not fit, or a node runs already.
+    """
+    from hilrl_cli import launch_file
+    from hilrl_cli.graph import refuse_running
+
+    declared = launch_file.declared_arguments(path)
+    given = {name: argument.default for name, argument in declared.items()} | values
+    read(given)
+    run = values.get("run", "")
+    if run != Path(run).name:
+        raise UserError(f"run is '{run}', expected a name without /; runs_dir:= says where runs are kept")
+    if "calibration" in declared:
+        loop.check_calibration(given["port"], given["calibration"])
+    with tempfile.TemporaryDirectory(prefix="hilrl_") as folder:
+        refuse_running(launch_file.load(path, values, folder))
+
+
+def read(values: dict[str, str | None]) -> None:
+    """Read the contract, task and algorithm that the nodes will read.
 
     Raises:
         UserError: One of them does not fit.

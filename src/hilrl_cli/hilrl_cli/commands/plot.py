@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     environment.enter()
     from hilrl_actor.curves import RunError, draw, draw_measured, read_curve
 
+    if arguments.output.suffix != ".png":
+        raise UserError(f"--output is {arguments.output}, expected a name that ends in .png")
     if arguments.window < 1:
         raise UserError(f"--window is {arguments.window}, expected at least 1")
     try:
@@ -45,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
             draw(curves, arguments.output, arguments.window)
     except RunError as error:
         raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{arguments.output}: cannot be written ({error.strerror})") from None
     print(arguments.output)
     return 0
 

@@ -27,6 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.episodes < 1:
         raise UserError(f"--episodes is {arguments.episodes}, expected at least 1")
+    for option, word in (("--task", "task"), ("--robot", "robot"), ("--run", "run"), ("--episodes", "demos")):
+        if word in launch.parse_arguments(arguments.arguments):
+            raise UserError(f"{word}:= is said with {option}")
     name = arguments.run or launch.run_name({"task": arguments.task})
     values = {
         "task": arguments.task, "robot": arguments.robot, "demos": arguments.episodes, "run": name,

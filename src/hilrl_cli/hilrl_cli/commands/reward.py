@@ -127,6 +127,8 @@ def _contract(arguments: argparse.Namespace, folder: Path) -> tuple[Contract, Ta
     from hilrl_actor.curves import RunError, read_summary
     from hilrl_ros.contract_reader import load_contract
 
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
     names = {"robot": arguments.robot, "task": arguments.task}
     if None in names.values():
         for place in (folder.resolve(), folder.resolve().parent):

@@ -8,6 +8,8 @@ from pathlib import Path
 from hilrl_cli import environment
 from hilrl_cli.errors import UserError
 
+_NAME, _WIDE = 20, 400  # least width of the runs' names; width where no terminal cuts lines
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
@@ -28,27 +30,42 @@ def run(arguments: argparse.Namespace) -> int:
     columns = ("run", "task", "agent", "seed", "state", "success", "imitation", "steps", "wall s")
     for column in columns:
         words = column in ("run", "task", "agent", "state")
-        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+        # a run's name is what other commands want
+        table.add_column(
+            column, justify="left" if words else "right", no_wrap=not words, overflow="fold",
+            min_width=_NAME if column == "run" else None,
+        )  # fmt: skip
     count = 0
     for folder in sorted(arguments.folder.iterdir()):
         try:
             summary = read_summary(folder)
         except (RunError, NotADirectoryError):
             continue
+        try:
+            table.add_row(*_row(folder, summary))
+        except (KeyError, TypeError):
+            continue  # not what a run writes
         count += 1
-        finished = (folder / "summary.json").exists()
-        success = summary["success_rate"] if finished else summary["autonomous_success"]
-        table.add_row(
-            folder.name, summary["task"], summary["agent"], str(summary["seed"]),
-            "finished" if finished else summary["phase"],
-            _figure(success, summary.get("cycle_time_s")),
-            _figure(summary.get("bc_rate"), summary.get("bc_cycle_time_s")),
-            str(summary["robot_steps"]), f"{summary['wall_s']:.0f}",
-        )  # fmt: skip
     if not count:
         raise UserError(f"{arguments.folder}: holds no runs")
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
     return 0
+
+
+def _row(folder: Path, summary: dict) -> list[str]:
+    """Return a run's cells."""
+    finished = (folder / "summary.json").exists()
+    success = summary["success_rate"] if finished else summary["autonomous_success"]
+    return [
+        folder.name, Path(summary["task"]).stem, Path(summary["agent"]).stem, str(summary["seed"]),
+        "finished" if finished else summary["phase"],
+        _figure(success, summary.get("cycle_time_s")),
+        _figure(summary.get("bc_rate"), summary.get("bc_cycle_time_s")),
+        str(summary["robot_steps"]), f"{summary['wall_s']:.0f}",
+    ]  # fmt: skip
 
 
 def _figure(rate: float | None, cycle: float | None) -> str:

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     values = {"task": arguments.task, "robot": arguments.robot, **place}
     words = [*loop.as_words(values), *arguments.arguments]
     values |= launch.parse_arguments(words)
-    launch.check(values)
+    launch.read(values)
     environment.join_graph()
     view = ArmView(values["robot"], values["operator"] == "keyboard", values.get("namespace", ""))
     return launch.start("teleop", words, view=view)

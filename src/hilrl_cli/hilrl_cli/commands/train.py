@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     environment.enter()
     given = launch.parse_arguments(words(arguments))
     if arguments.compare:
-        launch.check({"agent": arguments.compare})
+        launch.read({"agent": arguments.compare})
     given.setdefault("run", launch.run_name({"agent": "sac"} | given))
     folder = Path(os.path.abspath(given.get("runs_dir", "runs")), given["run"])
     if arguments.offline_data:
