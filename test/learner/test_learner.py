@@ -253,7 +253,7 @@ def test_demonstrations_of_another_contract_are_refused(make_learner, tmp_path):
     demos = record_demos(tmp_path / "demos", contract=other)
     learner = make_learner()
     with pytest.raises(
-        BagError, match=f"episode_000001: recorded under contract {other.hash()}, this run's is "
+        BagError, match=f"episode_000001: recorded under contract {other.hash()} .task t., this run's is "
     ):
         learner.load_offline(demos)
     assert learner.offline.stored == 0
