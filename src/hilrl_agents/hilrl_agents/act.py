@@ -80,8 +80,8 @@ class ACT(Imitation):
             if self.config.n_vae_encoder_layers:
                 mean, log_variance = self.policy.latent_of(state, action, weight == 0)
                 latent = mean + (log_variance / 2).exp() * torch.randn(mean.shape)
-                shown = weight.amax(1)
-                divergence = (kl_divergence(mean, log_variance) * shown).sum() / shown.sum().clamp_min(1)
+                divergence = kl_divergence(mean, log_variance)[:, None, None]
+                divergence = masked_mean(divergence, weight.amax(1, keepdim=True))
             l1 = masked_mean((self.policy(state, maps, latent) - action).abs(), weight)
         metrics = {"bc_loss": l1.detach(), "kl": divergence.detach()}
         return l1 + self.config.kl_weight * divergence, metrics

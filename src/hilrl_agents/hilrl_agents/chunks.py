@@ -112,9 +112,8 @@ class PriorExecutor:
 
     def __init__(self, agent: Any) -> None:
         self._executor = ChunkExecutor(agent.prior) if agent.observes_prior else None
-        self._beneath = (
-            PriorExecutor(agent.prior) if agent.observes_prior else None
-        )  # the prior may have one too
+        # the prior may have one too
+        self._beneath = PriorExecutor(agent.prior) if agent.observes_prior else None
 
     def interrupt(self) -> None:
         """Forgets what was planned: a person moved the arm elsewhere."""

@@ -264,7 +264,7 @@ class Learner:
         """Do one update, and what the agent wants to be done before it."""
         agent = self.agent
         if agent.refresh_due and self.offline.can_sample(agent.spec.horizon, agent.n_step):
-            agent.refresh(self._demonstrated(stop, self.agent.n_step))
+            agent.refresh(self._demonstrated(stop, agent.n_step))
         with self.lock:
             batch = sample_mixed(
                 self.online,

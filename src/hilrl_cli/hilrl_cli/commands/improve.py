@@ -110,11 +110,9 @@ def origin(arguments: argparse.Namespace) -> tuple[Path | None, str, str]:
             f"{given}: is no policy: expected a run with a checkpoint, a checkpoint, or a LeRobot policy's folder "
             "(checkpoints/last/pretrained_model)"
         )
-    if (given / "config.json").is_file():
-        pass
-    elif arguments.by_lerobot or arguments.units or arguments.rate is not None:
-        raise UserError(f"--units, --rate and --by-lerobot are for LeRobot's policies; {given} is none")
-    else:
+    if not (given / "config.json").is_file():
+        if arguments.by_lerobot or arguments.units or arguments.rate is not None:
+            raise UserError(f"--units, --rate and --by-lerobot are for LeRobot's policies; {given} is none")
         policy = given / "checkpoint" if run == given else given
         if any((run / name).is_file() for name in ("summary.json", "status.json")):
             known = loop.policy_of(run)
