@@ -231,6 +231,15 @@ def test_the_policy_follows_the_critics_from_the_warm_up_on():
         assert torch.equal(before, agent.policy.state_dict()["net.weights.0"]) == (update < 2)
 
 
+def test_one_that_begins_as_another_goes_on_following_its_critics():
+    prior = agent_for()
+    prior.update(random_batch(SPEC, 4, path=True))
+    agent = make_agent("tdmpc2", SPEC, {"critic_warmup": 2}, prior=prior)
+    before = agent.policy.state_dict()["net.weights.0"].clone()
+    agent.update(random_batch(SPEC, 4, offline=[False] * 4, path=True))  # nothing to imitate
+    assert not torch.equal(before, agent.policy.state_dict()["net.weights.0"])
+
+
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_imitation_shapes_the_latent_state_where_it_is_asked_to(weight):
     others = dict.fromkeys(("consistency_weight", "reward_weight", "value_weight", "termination_weight"), 0.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builtin_interfaces.msg import Time
 from hilrl_msgs.msg import Action, Transition
 from lerobot_policy import write_other, write_python
 from loop_messages import CONTRACT, episode_messages, observation
@@ -198,6 +199,22 @@ def test_one_update_follows_each_transition_exactly(make_learner, tmp_path):
     drain(learner)
     assert learner.agent.updates == learner.online.stored - SETTINGS.learning_starts == 20
     assert learner.metrics and all(np.isfinite(v) for v in learner.metrics.values())
+
+
+def test_the_time_of_weights_is_that_of_what_they_were_learnt_from_not_of_what_came_since(
+    make_learner, tmp_path
+):
+    learner = pretrained(make_learner, tmp_path)
+    assert learner.learnt_until == 0.0
+    for msg in stream(range(1, 7)):
+        msg.observation.header.stamp = Time(sec=1000 + msg.seq)
+        learner.ingest(msg)
+    stop = threading.Event()
+    while learner.due > 3:
+        learner.update(stop)
+    assert learner.learnt_until == 1000 + learner.last_seq - 3
+    drain(learner)
+    assert learner.learnt_until == 1000 + learner.last_seq
 
 
 def test_nothing_is_due_before_the_demonstrations_are_imitated(make_learner):

@@ -19,9 +19,10 @@ from hilrl_agents.agent import Agent, TakeoverOptions, to_batch
 from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.config import option
+from hilrl_agents.critics import CriticOptions, backup, least, return_loss, td_loss, uses_bf16
 from hilrl_agents.flow import flow_loss, integrate
 from hilrl_agents.imitation import ActionNormalizer, gone_on
-from hilrl_agents.networks import EnsembleMLP, Handover, fast_bf16
+from hilrl_agents.networks import EnsembleMLP, Handover
 from hilrl_agents.optim import AverageOptions, FlatAdam, flatten, minimise
 from hilrl_agents.spec import PolicySpec
 from hilrl_agents.vision import EncoderOptions, Vision
@@ -29,7 +30,7 @@ from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
-class QChunkingOptions(AverageOptions, ChunkOptions, EncoderOptions, TakeoverOptions):
+class QChunkingOptions(AverageOptions, CriticOptions, ChunkOptions, EncoderOptions, TakeoverOptions):
     """Options of `qc` and `qc_fql`; defaults are the paper's where nothing else is said."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -37,18 +38,6 @@ class QChunkingOptions(AverageOptions, ChunkOptions, EncoderOptions, TakeoverOpt
         1,
         "Steps of critic and policy per update: the flow policy, too, needs many to take over what a person corrects",
         low=1,
-    )
-    gamma: float = option(0.97, "Discount per robot step (paper: 0.99, longer tasks)", low=0, high=1)
-    tau: float = option(
-        0.005, "Share of the critic that the target takes over per critic step", low=0, high=1
-    )
-    critics: int = option(2, "Ensemble size; more of them are more careful", low=1)
-    critic_subsample: int = option(0, "Critics drawn for each target's minimum (RLPD); 0 for all", low=0)
-    largest_return: float = option(
-        0.0,
-        "Bound on the target, the most that an episode can earn: 1 for rewards that are scaled so; keeps values from "
-        "running away; 0 for none",
-        low=0,
     )
     critic_warmup: int = option(
         500,
@@ -73,18 +62,6 @@ class QChunkingOptions(AverageOptions, ChunkOptions, EncoderOptions, TakeoverOpt
     )
     action_std_floor: float = option(
         0.01, "Smallest std in the actions' normalisation, of the range [-1, 1]", low=1e-9
-    )
-    pretrain_returns: int = option(
-        0,
-        "Steps of the demonstrations' returns on which the critic is started while the policy imitates, an episode's "
-        "length; 0: the critic starts untrained",
-        "steps",
-        low=0,
-    )
-    precision: str = option(
-        "auto",
-        "Matrix products of the critics' hidden layers: auto takes bfloat16 where the machine has it in hardware",
-        choices=("auto", "float32", "bfloat16"),
     )
 
 
@@ -111,13 +88,12 @@ class QC(Agent):
         super().__init__(spec, config, seed)
         c, flat = config, spec.horizon * spec.action_dim
         self.pretrain_n_step = c.pretrain_returns or 1
-        bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.vision = Vision(spec, c, c.critic_hidden, c.learning_rate, False, self.generator)
             self.encoder = self.vision.encoder
             self.policy = EnsembleMLP(1, self.encoder.size + flat + 1, c.hidden, flat)
-            self.critic = EnsembleMLP(c.critics, self.encoder.size + flat, c.critic_hidden, 1, bf16)
+            self.critic = EnsembleMLP(c.critics, self.encoder.size + flat, c.critic_hidden, 1, uses_bf16(c))
             self.actors = self.build_actors(flat)
         self.actions, self.handover = ActionNormalizer(spec.action_dim), Handover()
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -260,33 +236,25 @@ class QC(Agent):
         return torch.ones_like(person)
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over critics and rows of (Q(s, a) − y)² (QC, sec. 4). features [B, F] → scalar."""
-        q, y = self.value(self.critic, features, gone_on(batch)[0]), self.td_target(batch)
-        loss = (q - y).square().mean()
-        return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "td_target": y.mean()}
+        """`td_loss` of the executed chunks (QC, sec. 4); features [B, F] → scalar, metrics."""
+        q = self.value(self.critic, features, gone_on(batch)[0])
+        return td_loss(q, self.td_target(batch))
 
     def return_loss(self, batch: Batch, features: Tensor) -> Tensor:
-        """Mean over critics and rows of (Q(s, a) − Σ γ^i r_i)², rows whose episode was solved → scalar."""
-        q = self.value(self.critic, features, gone_on(batch)[0])
-        whole = 1 - batch.bootstrap
-        error = (q - batch.chunk_return(self.config.gamma)).square().mean(0)
-        return (error * whole).sum() / whole.sum().clamp_min(1)
+        """`return_loss` of the executed chunks; features [B, F] → scalar."""
+        return return_loss(self.value(self.critic, features, gone_on(batch)[0]), batch, self.config.gamma)
 
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
-        """Target y = Σ_{i<h} γ^i r_i + γ^h (1 − terminated) min_E Q'(s_h, a'), a' the best of N (QC, sec. 4) → [B].
+        """Target y of `backup` with V(s) = min_E Q'(s, a'), a' the best of N (QC, sec. 4) → [B].
 
         The paper takes the mean over critics; with few data it overestimates.
         """
-        c = self.config
         features = self.vision(batch.next_observation)
         with self.averaged():
             chunk = self.choose(features, self.generator)
         q = self.value(self.target, features, chunk)
-        if c.critic_subsample:
-            q = q[torch.randperm(c.critics, generator=self.generator)[: c.critic_subsample]]
-        target = batch.chunk_return(c.gamma) + batch.bootstrap_discount(c.gamma) * q.amin(0)
-        return target.clamp(max=c.largest_return) if c.largest_return else target
+        return backup(batch, least(q, self.config.critic_subsample, self.generator), self.config)
 
     def policy_loss(self, batch: Batch, features: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the acting networks (scalar) and metrics; features [B, F], weight of imitated steps [B, H]."""

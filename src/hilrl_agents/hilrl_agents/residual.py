@@ -138,7 +138,7 @@ class Residual(OverPrior):
         mean, log_std = self.actor(features)
         correction, log_density = squash(mean, log_std, self.noise(mean))
         action = self.corrected(features, correction)
-        q = self.critic(features, self.judged(features, action), frozen=True).squeeze(-1).amin(0).mean()
+        q = self.value(self.critic, features, action, frozen=True).amin(0).mean()
         steady = torch.tanh(mean)
         penalty = steady.square().sum(1).mean()
         if self.with_actor:  # what a person shows tells most of what is to be seen

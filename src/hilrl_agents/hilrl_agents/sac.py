@@ -20,6 +20,7 @@ from hilrl_agents.batch import Batch, fold, unfold
 from hilrl_agents.chunks import ChunkOptions
 from hilrl_agents.cloning import CloningOptions, cloning_weight
 from hilrl_agents.config import option
+from hilrl_agents.critics import CriticOptions, backup, least, return_loss, td_loss, uses_bf16
 from hilrl_agents.gate import Gate, GateOptions
 from hilrl_agents.networks import (
     EnsembleMLP,
@@ -27,7 +28,6 @@ from hilrl_agents.networks import (
     PriorActor,
     Temperature,
     bc_loss,
-    fast_bf16,
     squash,
 )
 from hilrl_agents.optim import FlatAdam, flatten, minimise
@@ -37,7 +37,7 @@ from hilrl_agents.warm_start import WarmStart, WarmStartError
 
 
 @dataclass(frozen=True)
-class SACConfig(TakeoverOptions, GateOptions, CloningOptions, ChunkOptions, EncoderOptions):
+class SACConfig(TakeoverOptions, GateOptions, CloningOptions, CriticOptions, ChunkOptions, EncoderOptions):
     """Options of `sac`; defaults for a robot at 10 Hz with some 20 demonstrations and a sparse reward."""
 
     batch_size: int = option(256, "Rows of one gradient step, half online and half offline", "rows", low=2)
@@ -48,24 +48,12 @@ class SACConfig(TakeoverOptions, GateOptions, CloningOptions, ChunkOptions, Enco
     n_step: int = option(
         1, "Rewards summed before bootstrapping, if more than the chunk; 3 for cameras", low=1
     )
-    gamma: float = option(0.97, "Discount per robot step; 0.97 looks some 3 s ahead at 10 Hz", low=0, high=1)
-    tau: float = option(
-        0.005, "Share of the critic that the target takes over per critic step", low=0, high=1
-    )
     policy_average: float = option(
         0.003,
         "Share of the actor that its running average takes over per update; the average acts where nothing is "
         "explored: it is steadier than the newest actor; 0: the newest",
         low=0,
         high=1,
-    )
-    critics: int = option(2, "Ensemble size; RLPD's 10 pays only with a high utd_ratio", low=1)
-    critic_subsample: int = option(0, "Critics drawn for each target's minimum (RLPD); 0 for all", low=0)
-    largest_return: float = option(
-        0.0,
-        "Bound on the target, the most that an episode can earn: 1 for rewards that are scaled so; keeps values from "
-        "running away; 0 for none",
-        low=0,
     )
     backup_entropy: bool = option(
         False, "Entropy in the target; off, or sparse rewards drown in it (HIL-SERL)"
@@ -87,18 +75,6 @@ class SACConfig(TakeoverOptions, GateOptions, CloningOptions, ChunkOptions, Enco
     state_std_floor: float = option(
         0.01, "Smallest std in the state's normalisation: 1 cm, 0.6°", "state's unit", low=1e-9
     )
-    pretrain_returns: int = option(
-        0,
-        "Steps of the demonstrations' returns on which the critic is started while the actor imitates, an "
-        "episode's length; 0: the critic starts untrained",
-        "steps",
-        low=0,
-    )
-    precision: str = option(
-        "auto",
-        "Matrix products of hidden layers: auto takes bfloat16 where the machine has it in hardware",
-        choices=("auto", "float32", "bfloat16"),
-    )
 
 
 class SAC(Agent):
@@ -116,8 +92,7 @@ class SAC(Agent):
         super().__init__(spec, config, seed)
         c, self.n_step = config, config.n_step
         self.pretrain_n_step = c.pretrain_returns or c.n_step
-        flat = spec.horizon * spec.action_dim
-        bf16 = c.precision == "bfloat16" or (c.precision == "auto" and fast_bf16())
+        flat, bf16 = spec.horizon * spec.action_dim, uses_bf16(c)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.vision = Vision(spec, c, c.hidden, c.learning_rate, bf16, self.generator)
@@ -291,36 +266,24 @@ class SAC(Agent):
         self._flat_running.lerp_(optimizer.flat[: len(self._flat_running)], share)
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over critics and rows of (Q(s, a) − y)² (RLPD, algorithm 1). features [B, F] → scalar."""
-        q = self.critic(features, self.judged(features, fold(batch.action))).squeeze(-1)  # [E, B]
-        y = self.td_target(batch)
-        loss = (q - y).square().mean()
-        return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "td_target": y.mean()}
+        """`td_loss` of the executed chunks; features [B, F] → scalar, metrics."""
+        q = self.value(self.critic, features, fold(batch.action))
+        return td_loss(q, self.td_target(batch))
 
     def return_loss(self, batch: Batch, features: Tensor) -> Tensor:
-        """Mean over critics and rows of (Q(s, a) − Σ γ^i r_i)², rows whose episode was solved → scalar."""
-        q = self.critic(features, self.judged(features, fold(batch.action))).squeeze(-1)  # [E, B]
-        whole = 1 - batch.bootstrap
-        error = (q - batch.chunk_return(self.config.gamma)).square().mean(0)
-        return (error * whole).sum() / whole.sum().clamp_min(1)
+        """`return_loss` of the executed chunks; features [B, F] → scalar."""
+        return return_loss(self.value(self.critic, features, fold(batch.action)), batch, self.config.gamma)
 
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
-        """Target y = Σ_{i<h} γ^i r_i + γ^h (1 − terminated) min_E Q'(s_h, a'), a' ~ π(·|s_h) → [B].
-
-        RLPD, algorithm 1, with Q-chunking's backup (arXiv 2507.07969, eq. 4) over the h executed steps.
-        """
+        """Target y of `backup` with V(s) = min_E Q'(s, a'), a' ~ π(·|s) (RLPD, algorithm 1) → [B]."""
         c = self.config
         features = self.vision(batch.next_observation)
         action, log_density = self.next_action(batch, features)
-        q = self.target(features, self.judged(features, action)).squeeze(-1)  # [E, B]
-        if c.critic_subsample:
-            q = q[torch.randperm(c.critics, generator=self.generator)[: c.critic_subsample]]
-        value = q.amin(0)
+        value = least(self.value(self.target, features, action), c.critic_subsample, self.generator)
         if c.backup_entropy:
             value = value - self.temperature() * log_density
-        target = batch.chunk_return(c.gamma) + batch.bootstrap_discount(c.gamma) * value
-        return target.clamp(max=c.largest_return) if c.largest_return else target
+        return backup(batch, value, c)
 
     def actor_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """α log π(a|s) − mean_E Q(s, a) (RLPD, algorithm 1) + weight · cloning of what was shown, and of the prior.
@@ -332,7 +295,7 @@ class SAC(Agent):
         """
         mean, log_std = self.actor(features)
         action, log_density = squash(mean, log_std, self.noise(mean))
-        q = self.critic(features, action, frozen=True).mean()
+        q = self.value(self.critic, features, action, frozen=True).mean()
         entropy_term = self.temperature().detach() * log_density.mean()
         cloning = self.cloning(mean, batch)
         if self.anchor is not None:
@@ -363,6 +326,10 @@ class SAC(Agent):
         """Draw a ~ π(·|s): folded chunk [B, H·A] and its log-density [B]."""
         mean, log_std = self.actor(features)
         return squash(mean, log_std, self.noise(mean))
+
+    def value(self, critic: nn.Module, features: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        """Q(s, a) of each critic: features [B, F], folded chunk [B, H·A] → [E, B]; frozen: without their gradient."""
+        return critic(features, self.judged(features, action), frozen=frozen).squeeze(-1)
 
     def judged(self, features: Tensor, action: Tensor) -> Tensor:
         """What critics are shown of folded chunks [B, H·A] in their observations: the same."""

@@ -139,7 +139,7 @@ class TDMPC2(Agent):
 
     @torch.no_grad()
     def warm_start(self, prior: Agent, freeze: Sequence[str] = ()) -> WarmStart:
-        """Begins as another `tdmpc2`; the critics' target begins as they do."""
+        """Begins as another `tdmpc2`, whose critics the policy goes on following; their target begins as they do."""
         warm = super().warm_start(prior, freeze)
         self.target.load_state_dict(self.critic.state_dict())
         return warm
@@ -157,15 +157,16 @@ class TDMPC2(Agent):
     def update(self, batch: Batch) -> dict[str, float]:
         """`utd_ratio` steps of the model and of the policy, each on a slice of the batch."""
         metrics: dict[str, float] = {}
+        warming = self.prior is None and self.updates < self.config.critic_warmup
         for part in batch.split(self.config.utd_ratio):
-            metrics = self._step(part, self.vision(part.observation), part.shown(), self.updates)
+            metrics = self._step(part, self.vision(part.observation), part.shown(), warming)
         self.updates += 1
         self.handover.done |= self.updates >= self.config.planning_warmup
         return metrics
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step of the model on all rows; the policy imitates what a person did."""
-        return self._step(batch, self.vision.imitate(batch), batch.person.float(), 0)
+        return self._step(batch, self.vision.imitate(batch), batch.person.float(), True)
 
     @property
     def refresh_due(self) -> bool:
@@ -177,14 +178,14 @@ class TDMPC2(Agent):
         for batch in itertools.islice(batches, self.config.encoder_refresh_updates):
             self.pretrain(batch)
 
-    def _step(self, batch: Batch, features: Tensor, shown: Tensor, updates: int) -> dict[str, float]:
+    def _step(self, batch: Batch, features: Tensor, shown: Tensor, imitates: bool) -> dict[str, float]:
         c, names = self.config, ("latent", "model", "critic")
         loss, z, metrics = self.model_loss(batch, features, shown)
         model = [self.optimizers[name] for name in names]
         minimise(loss, *model, *self.vision.with_values, clip=c.grad_clip)
         self._flat_target.lerp_(self.optimizers["critic"].flat, c.tau)
         loss = cloning = self.cloning_loss(z[:, :-1], batch, shown)
-        if updates >= c.critic_warmup:
+        if not imitates:
             loss = c.bc_loss_weight * cloning + self.policy_loss(z)
         minimise(loss, self.optimizers["policy"], clip=c.grad_clip)
         metrics |= {"bc_loss": cloning.detach()}

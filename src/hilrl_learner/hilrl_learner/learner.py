@@ -30,7 +30,7 @@ from hilrl_agents.replay import ReplayBuffer, sample_mixed
 from hilrl_agents.tuning import tune_process
 from hilrl_data.bags import EpisodeInfo, episode_folders, read_episode, read_info
 from hilrl_ros.contract import Contract
-from hilrl_ros.messages import Step, observation_arrays
+from hilrl_ros.messages import Step, observation_arrays, seconds
 from hilrl_ros.settings import AgentSettings
 
 
@@ -116,6 +116,8 @@ class Learner:
         self.rng = np.random.default_rng(settings.seed)
         self.lock = threading.Lock()
         self.earnings = Earnings()
+        # seq and robot time of the newest transition learnt from, and of those stored since
+        self._stamps: deque[tuple[int, float]] = deque([(self.last_seq, 0.0)])
         self.metrics: dict[str, float] = {}
         self.recent: deque[float] = deque(maxlen=200)
         self.version = self._read_version()
@@ -235,6 +237,7 @@ class Learner:
                 self.offline.add_observation(obs)
             self.online.add(*row)
         self.earnings.add(msg)
+        self._stamps.append((msg.seq, seconds(msg.observation.header.stamp)))
         return True
 
     @property
@@ -252,6 +255,13 @@ class Learner:
     def learnt_seq(self) -> int:
         """Newest transition whose updates are done."""
         return self.last_seq - self.due
+
+    @property
+    def learnt_until(self) -> float:
+        """Robot time of the newest transition whose updates are done, s; 0 before the first one of this process."""
+        while len(self._stamps) > 1 and self._stamps[1][0] <= self.learnt_seq:
+            self._stamps.popleft()
+        return self._stamps[0][1]
 
     @property
     def updates_per_s(self) -> float:

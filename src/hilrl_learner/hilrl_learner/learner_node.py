@@ -240,7 +240,7 @@ class LearnerNode(Node):
             msg = PolicyWeights(
                 run=learner.folder.name, version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
                 sha256=hashlib.sha256(data).hexdigest(), part=i, parts=len(parts),
-                header=self.header(),
+                header=header(learner.learnt_until),
                 data=to_bytes_field(np.frombuffer(data[start : start + size], np.uint8)),
             )  # fmt: skip
             self.weights.publish(msg)
@@ -267,7 +267,7 @@ class LearnerNode(Node):
         metrics = learner.metrics
         self.status.publish(
             LearnerStatus(
-                header=self.header(),
+                header=header(self.newest_stamp),
                 state=self.state,
                 phase=self.entered,
                 stored=learner.online.stored,
@@ -279,10 +279,6 @@ class LearnerNode(Node):
             )
         )
 
-    def header(self) -> Header:
-        """Return a header with the time of the newest transition."""
-        return Header(stamp=to_time(round(self.newest_stamp * 1e9)))
-
     def close(self) -> None:
         """Stop learning, keep what was learnt."""
         self.stopping.set()
@@ -292,6 +288,11 @@ class LearnerNode(Node):
             if self.learner.pretrained and self.state != LearnerStatus.SAVED:
                 self.learner.save()
             self.learner.close()
+
+
+def header(stamp: float) -> Header:
+    """Return a header with a robot time in s."""
+    return Header(stamp=to_time(round(stamp * 1e9)))
 
 
 def main() -> None:
