@@ -64,7 +64,7 @@ def improved(*words):
 def test_a_run_is_all_that_must_be_named(policy, launched, tmp_path, capsys):
     assert improved(policy, "--seed", 4, "--run", "better") == 0
     assert launched == {
-        "file": "sim", "improve": "true", "task": str(TASK_FILE), "robot": str(ROBOT), "agent": "sac",
+        "file": "sim", "improve": "true", "task": str(TASK_FILE), "robot": str(ROBOT), "agent": "residual",
         "warm_start": str(policy / "checkpoint"), "run": "better", "runs_dir": str(tmp_path / "runs"), "seed": "4",
         "port": "sim", "operator": "scripted", "target_success": "0.98", "max_steps": "5000",
         "evaluate_episodes": "50",
@@ -90,7 +90,7 @@ def test_recorded_episodes_join(policy, launched, tmp_path):
 @pytest.mark.parametrize(
     ("words", "agent"),
     [
-        ((), "sac"),
+        ((), "residual"),
         (("--alone",), "ibrl"),
         (("operator:=none",), "ibrl"),
         (("--alone", "--agent", "sac"), "sac"),

@@ -11,7 +11,7 @@ from hilrl_cli.commands import bc, launch
 from hilrl_cli.errors import UserError
 
 # who improves a policy unless `--agent` says it: the first that starts from such a one; the last does from any
-_METHODS = ("sac", "qc", "residual")
+_METHODS = ("qc", "residual")
 _ALONE = ("ibrl",)
 _JOINTS = ("qc", "act_joints", "residual_joints")  # where actions are absolute joint positions
 _JOINTS_ALONE = ("residual_alone",)
