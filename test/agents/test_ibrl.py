@@ -16,7 +16,7 @@ def ibrl(prior=None, **options):
 def likes(*wanted):
     """Critics of an action, in their order: the closer to what is wanted, the better."""
 
-    def values(features, action):
+    def values(features, action, frozen=False):
         return -torch.stack([(action - torch.tensor(w)).square().sum(1, keepdim=True) for w in wanted])
 
     return values
@@ -85,9 +85,8 @@ def test_targets_bootstrap_from_the_better_action_of_the_two(warm, value):
     if warm:
         agent.update(random_batch(SEEN, 8, seed=3))
     acts(agent, [0.6, 0.0])
-    agent.target = lambda features, action, frozen=False: action[
-        None, :, :1
-    ]  # Q' is the action's first entry
+    # Q' is the action's first entry
+    agent.target = lambda features, action, frozen=False: action[None, :, :1]
     batch = random_batch(SEEN, 4, seed=0)
     batch.next_observation["state"][:, 3:] = torch.tensor([-0.2, 0.0])
     expected = batch.chunk_return(0.5) + batch.bootstrap_discount(0.5) * value

@@ -157,9 +157,8 @@ def test_what_was_improved_can_be_improved_again(name, tmp_path):
 
 def test_the_targets_actions_are_corrected_too():
     agent = residual(gamma=0.5, largest_return=0.0)
-    agent.target = lambda features, action, frozen=False: action[
-        None, :, :1
-    ]  # Q' is the action's first entry
+    # Q' is the action's first entry
+    agent.target = lambda features, action, frozen=False: action[None, :, :1]
     with torch.no_grad():
         agent.actor.net.weights[-2].zero_()
         agent.actor.net.weights[-1].copy_(torch.tensor([50.0, 50.0, -99.0, -99.0]))

@@ -117,7 +117,7 @@ class IBRL(OverPrior):
     def best(self, critic: nn.Module, features: Tensor, candidates: Tensor) -> Tensor:
         """The candidate whose least value is largest: features [B, F], candidates [K, B, A] → [B, A]."""
         count, rows = candidates.shape[:2]
-        values = critic(features.repeat(count, 1), candidates.flatten(0, 1)).squeeze(-1).amin(0)
+        values = self.value(critic, features.repeat(count, 1), candidates.flatten(0, 1)).amin(0)
         return candidates[values.view(count, rows).argmax(0), torch.arange(rows)]
 
     def next_action(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:

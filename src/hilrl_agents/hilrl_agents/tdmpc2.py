@@ -166,7 +166,7 @@ class TDMPC2(Agent):
 
     def pretrain(self, batch: Batch) -> dict[str, float]:
         """One step of the model on all rows; the policy imitates what a person did."""
-        return self._step(batch, self.vision.imitate(batch), batch.person.float(), True)
+        return self._step(batch, self.vision.imitate(batch), batch.person.float(), imitates=True)
 
     @property
     def refresh_due(self) -> bool:

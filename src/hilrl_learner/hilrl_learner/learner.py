@@ -259,7 +259,8 @@ class Learner:
     @property
     def learnt_until(self) -> float:
         """Robot time of the newest transition whose updates are done, s; 0 before the first one of this process."""
-        while len(self._stamps) > 1 and self._stamps[1][0] <= self.learnt_seq:
+        seq = self.learnt_seq
+        while len(self._stamps) > 1 and self._stamps[1][0] <= seq:
             self._stamps.popleft()
         return self._stamps[0][1]
 

@@ -235,12 +235,12 @@ class LearnerNode(Node):
         version, data = learner.next_weights()
         # bounded by the depth of the latched history: a late actor must find all parts
         size = max(_PART_BYTES, -(-len(data) // qos.WEIGHT_PARTS))
-        parts = range(0, len(data), size)
+        parts, learnt = range(0, len(data), size), header(learner.learnt_until)
         for i, start in enumerate(parts):
             msg = PolicyWeights(
                 run=learner.folder.name, version=version, agent=learner.agent.name, contract_hash=self.contract.hash(),
                 sha256=hashlib.sha256(data).hexdigest(), part=i, parts=len(parts),
-                header=header(learner.learnt_until),
+                header=learnt,
                 data=to_bytes_field(np.frombuffer(data[start : start + size], np.uint8)),
             )  # fmt: skip
             self.weights.publish(msg)
