@@ -133,6 +133,16 @@ def test_what_is_imitated(name, clone, weight):
 
 
 @both
+def test_corrections_count_as_often_as_asked_for_and_demonstrations_once(name):
+    batch = random_batch(SPEC, 3, steps=[3, 3, 3])
+    batch.person[:] = torch.tensor([[False, True, True], [True, True, True], [False, False, False]])
+    batch.offline[:] = torch.tensor([False, True, False])
+    batch.solved[:] = True
+    weight = agent_for(name, clone="solved", correction_weight=4.0).imitated(batch)
+    assert weight.tolist() == [[1, 4, 4], [1, 1, 1], [1, 1, 1]]
+
+
+@both
 def test_cloning_loss_is_the_squared_error_of_the_velocity_on_weighted_steps(name):
     agent = agent_for(name)
     batch = random_batch(SPEC, 2)

@@ -52,6 +52,12 @@ class QChunkingOptions(AverageOptions, CriticOptions, ChunkOptions, EncoderOptio
         "all: everything, as in the paper, failures too",
         choices=("people", "solved", "all"),
     )
+    correction_weight: float = option(
+        1.0,
+        "What a step of a correction counts in imitation, one of a demonstration being 1; corrections are few, and show "
+        "what the policy lacks",
+        low=0,
+    )
     hidden: tuple = option((512, 512, 512, 512), "Hidden layers of the velocity field")
     critic_hidden: tuple = option((256, 256), "Hidden layers of the critics (paper: four times 512)")
     flow_steps: int = option(10, "Euler steps from noise to chunk", low=1)
@@ -227,13 +233,11 @@ class QC(Agent):
         return features.detach(), metrics
 
     def imitated(self, batch: Batch) -> Tensor:
-        """float32 [B, H], 1 on the steps that the policy imitates (`clone`)."""
-        person = gone_on(batch)[1]
-        if self.config.clone == "people":
-            return person
-        if self.config.clone == "solved":
-            return torch.maximum(person, batch.solved.float()[:, None])
-        return torch.ones_like(person)
+        """float32 [B, H], weight of each step in imitation; 0: `clone` leaves it out."""
+        c, person = self.config, gone_on(batch)[1]
+        own = {"people": torch.zeros(()), "solved": batch.solved.float()[:, None], "all": torch.ones(())}
+        corrected = person * (~batch.offline).float()[:, None]  # among online rows a person only corrects
+        return torch.maximum(person, own[c.clone]) + (c.correction_weight - 1) * corrected
 
     def critic_loss(self, batch: Batch, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """`td_loss` of the executed chunks (QC, sec. 4); features [B, F] → scalar, metrics."""
