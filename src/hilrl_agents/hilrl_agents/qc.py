@@ -54,8 +54,8 @@ class QChunkingOptions(AverageOptions, CriticOptions, ChunkOptions, EncoderOptio
     )
     correction_weight: float = option(
         1.0,
-        "What a step of a correction counts in imitation, one of a demonstration being 1; corrections are few, and "
-        "show what the policy lacks",
+        "What a person's step counts in imitation in a batch's online half, where it is a correction; in the other "
+        "half, with demonstrations, 1; corrections are few, and show what the policy lacks",
         low=0,
     )
     hidden: tuple = option((512, 512, 512, 512), "Hidden layers of the velocity field")
