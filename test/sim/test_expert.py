@@ -89,6 +89,28 @@ def test_a_peg_beside_the_hole_does_not_go_in(peg):
     assert state["peg_z"] > 0.04
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_peg_expert_frees_a_peg_that_jammed_on_the_rim(peg, seed):
+    """Pressed down and sideways there, it turns between the jaws, and its middle comes as low as if it were in."""
+    expert = make_expert(peg.contract, peg.task, np.random.default_rng(0), 0.0)
+    state = peg.reset(seed)
+    while state["peg_z"] > 0.0455:
+        state, _ = peg.step(expert.act(state | {"peg_y": state["peg_y"] + 0.003}))
+    press = peg.still.copy()
+    for axis, speed in (("y", 0.2), ("z", -1.0)):
+        press[peg.contract.action.names.index(axis)] = speed
+    for _ in range(10):
+        state, success = peg.step(press)
+        assert not success
+    assert state["peg_z"] < 0.0435 and state["peg_roll"] < -0.1
+    assert expert.progress(state) < -Operator.setback  # who watches takes over at once
+    for _ in range(20):
+        state, success = peg.step(expert.act(state))
+        if success:
+            break
+    assert success
+
+
 def test_a_grasp_lifts_the_cube_between_the_jaws(pick):
     [(success, _)] = demonstrations(pick, [3], 0.0)
     assert success

@@ -11,9 +11,9 @@ from .base import Expert, StateReader, value
 
 HOVER = 0.006  # m, of the peg's lower end over the hole's rim on the way there
 FUNNEL = 4.0  # m of that for each m that it is still beside the hole
-CONTACT = 0.001  # m below the rim at which it is in the hole, or above it at which it is about to touch
+CONTACT = 0.001  # m below the rim at which it may be in the hole, or above it at which it is about to touch
 ALIGNED = 0.0008  # m beside the hole's middle within which the peg goes down
-ASKEW = 0.002  # m beside it at which it does not go in
+ASKEW = 0.002  # m beside it at which its lower end is not in the hole, and does not go in
 ALARM = 12.0  # steps of progress lost with that: the person takes over at once
 
 
@@ -51,14 +51,17 @@ class InsertPegExpert(Expert):
     def _look(self, state: dict[str, float]) -> tuple[np.ndarray, bool]:
         """Return the way [3] (m) to where the peg is inserted, and whether it is in the hole already.
 
-        Over the rim it is the way of the peg's lower end, which enters the hole.
+        Outside it is the way of the peg's lower end, which enters the hole. That end also tells what is in: the middle
+        of a peg that tilts, jammed on the rim, comes as low.
         """
         hole = np.array([value(state, e) for e in self._hole])
         way = hole + self._inserted - self.thing(state)
-        inside = -way[2] < self._over_rim - CONTACT
+        roll, pitch = (2 * np.arcsin(np.clip(value(state, e), -1.0, 1.0)) for e in self._tilt)
+        beside = way[:2] - self._below * np.array([-np.sin(pitch), np.sin(roll)])
+        depth = self._over_rim + way[2] - self._below * (1.0 - np.cos(roll) * np.cos(pitch))
+        inside = depth > CONTACT and float(np.hypot(*beside)) < ASKEW
         if not inside:
-            roll, pitch = (2 * np.arcsin(np.clip(value(state, e), -1.0, 1.0)) for e in self._tilt)
-            way[:2] -= self._below * np.array([-np.sin(pitch), np.sin(roll)])
+            way[:2] = beside
         return way, inside
 
     def act(self, state: dict[str, float]) -> np.ndarray:
