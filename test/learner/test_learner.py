@@ -301,6 +301,22 @@ def test_a_restarted_learner_goes_on_where_it_was(make_learner, tmp_path):
     assert again.ingest(transition(21, 5, 0)) and again.due == 1
 
 
+def test_a_restarted_learner_does_not_draw_the_batches_of_its_beginning_again(make_learner, tmp_path):
+    pretrained(make_learner, tmp_path).close()
+
+    def drawn(learner):
+        return learner.online.sample(8, learner.rng).action
+
+    learner = make_learner()
+    for msg in stream(range(1, 20)):
+        learner.ingest(msg)
+    first = drawn(learner)
+    drain(learner)
+    learner.save()
+    learner.close()
+    assert not torch.equal(drawn(make_learner()), first)
+
+
 def test_updates_that_were_lost_in_a_crash_are_done_again(make_learner, tmp_path):
     learner = pretrained(make_learner, tmp_path)
     for msg in stream(range(1, 5)):

@@ -113,7 +113,8 @@ class Learner:
         self._prior = [episode for data in settings.offline_data for episode in self._recorded(data)]
         capacity = settings.offline_capacity + sum(info.steps + 1 for _, info in self._prior)
         self.offline = ReplayBuffer(replay / "offline", spec, capacity, ends)
-        self.rng = np.random.default_rng(settings.seed)
+        # of the updates too: a restarted learner shall not draw the batches of its beginning again
+        self.rng = np.random.default_rng((settings.seed, self.agent.updates))
         self.lock = threading.Lock()
         self.earnings = Earnings()
         # seq and robot time of the newest transition learnt from, and of those stored since
