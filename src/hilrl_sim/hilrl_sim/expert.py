@@ -20,7 +20,7 @@ class Operator:
     nowhere or makes things worse, and lets go again; `off` never touches the pad.
 
     Attributes:
-        patience: Steps without progress after which the person takes over: one second at 10 Hz, as who watches would.
+        patience: Steps without progress after which the person takes over; a second at 10 Hz.
         gain: Progress (full-speed steps to go) that counts as getting somewhere within `patience`.
         setback: Loss of progress at which the person takes over at once.
         turn: Steps that the person keeps control.

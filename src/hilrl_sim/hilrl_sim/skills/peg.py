@@ -57,11 +57,11 @@ class InsertPegExpert(Expert):
         hole = np.array([value(state, e) for e in self._hole])
         way = hole + self._inserted - self.thing(state)
         roll, pitch = (2 * np.arcsin(np.clip(value(state, e), -1.0, 1.0)) for e in self._tilt)
-        beside = way[:2] - self._below * np.array([-np.sin(pitch), np.sin(roll)])
+        lower = way[:2] - self._below * np.array([-np.sin(pitch), np.sin(roll)])
         depth = self._over_rim + way[2] - self._below * (1.0 - np.cos(roll) * np.cos(pitch))
-        inside = depth > CONTACT and float(np.hypot(*beside)) < ASKEW
+        inside = depth > CONTACT and float(np.hypot(*lower)) < ASKEW
         if not inside:
-            way[:2] = beside
+            way[:2] = lower
         return way, inside
 
     def act(self, state: dict[str, float]) -> np.ndarray:
